@@ -1,0 +1,453 @@
+"""The `canopus` command. Heavy imports wait until a command needs them, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from flows.runtime import Summary
+
+app = typer.Typer(
+    name="canopus",
+    help="One pipeline for large observation models of the Earth and the sky.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+train = typer.Typer(help="Train a model.", no_args_is_help=True)
+app.add_typer(train, name="train")
+
+FAILED, USAGE = 1, 2
+
+Warehouse = Annotated[str, typer.Option(help="Warehouse: a folder, s3://bucket/prefix, gs:// or az://.")]
+Area = Annotated[str, typer.Option(help="minx,miny,maxx,maxy in degrees, or a vector file.")]
+Crs = Annotated[str | None, typer.Option(help="Projected CRS of the grid, e.g. EPSG:27700; by default the UTM zone.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
+Until = Annotated[str | None, typer.Option(help="Use looks up to this day, YYYY-MM-DD; by default all.")]
+Unmasked = Annotated[bool, typer.Option("--allow-unmasked", help="Count looks of items that have no mask.")]
+Dask = Annotated[str | None, typer.Option(help="Dask scheduler address, or local:N; by default threads.")]
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line that says what to do."""
+    try:
+        app()
+    except Exception as error:
+        if not _is_expected(error):
+            raise
+        _stop(f"canopus: {error}", FAILED)
+
+
+@app.command(epilog="Example: canopus simulate ./archive --seed 3 --size-km 5 --years 2")
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="Where the archive goes.")] = Path("archive"),
+    *,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 7,
+    size_km: Annotated[float, typer.Option(help="Side of the area.")] = 5.0,
+    years: Annotated[float, typer.Option(help="Length of the series.")] = 2.0,
+    layout: Annotated[
+        str, typer.Option(help="Asset names: earth-search, planetary-computer or mixed.")
+    ] = "earth-search",
+    reflectance: Annotated[bool, typer.Option(help="Also write the gap-free reflectance.")] = False,
+) -> None:
+    """Make a Sentinel-2 L2A archive with known truth: COGs, STAC items, labels."""
+    from tasks.earth.simulate import SimulateConfig
+    from tasks.earth.simulate.whole import make_archive
+
+    config = SimulateConfig(seed=seed, size_km=size_km, years=years, layout=layout, gap_free=reflectance)  # type: ignore[arg-type]
+    with _bars() as bar:
+        lines = make_archive(folder, config, on_progress=partial(bar, "simulate", ""))
+    _say("\n".join(lines))
+
+
+@app.command(
+    epilog="Example: canopus ingest --catalog https://earth-search.aws.element84.com/v1 --collection sentinel-2-l2a "
+    "--aoi -4.9,50.3,-4.8,50.4 --start 2023-01-01 --end 2023-12-31 --max-cloud 80 --warehouse ./warehouse"
+)
+def ingest(
+    *,
+    catalog: Annotated[str, typer.Option(help="URL of a STAC API; or URL, folder or file of a static catalogue.")],
+    collection: Annotated[str, typer.Option(help="Collection of Sentinel-2 L2A.")] = "sentinel-2-l2a",
+    aoi: Area,
+    start: Annotated[str, typer.Option(help="First day, YYYY-MM-DD.")],
+    end: Annotated[str | None, typer.Option(help="Last day; by default today.")] = None,
+    warehouse: Warehouse = "./warehouse",
+    crs: Crs = None,
+    resolution: Annotated[float, typer.Option(help="Metres per pixel.")] = 10.0,
+    bands: Annotated[str | None, typer.Option(help="Comma-separated, e.g. B02,B03,B04,B08; by default ten.")] = None,
+    max_cloud: Annotated[float | None, typer.Option(help="Leave out items with more cloud, per cent.")] = None,
+    mask: Annotated[str, typer.Option(help="Asset that holds the mask of clear looks.")] = "scl",
+    mask_clear: Annotated[str, typer.Option(help="Values of the mask that count as clear.")] = "4,5,6",
+    resampling: Annotated[str, typer.Option(help="For other grids: nearest, bilinear or cubic.")] = "nearest",
+    allow_host: Annotated[list[str] | None, typer.Option(help="Read only from this host; may be repeated.")] = None,
+    time_limit: Annotated[float, typer.Option(help="Seconds for one tile.")] = 3600.0,
+    dask: Dask = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print new / skip / recompute with bytes; write nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring the cubes of an area up to date from a STAC catalogue."""
+    from flows.config import IngestConfig, make_config
+    from flows.runtime import configure_prefect
+
+    given = {
+        "catalog": catalog,
+        "collection": collection,
+        "aoi": aoi,
+        "start": start,
+        "end": end,
+        "warehouse": warehouse,
+        "crs": crs,
+        "resolution": resolution,
+        "bands": bands.split(",") if bands else None,
+        "max_cloud": max_cloud,
+        "mask": {"asset": mask, "clear": mask_clear.split(",")},
+        "resampling": resampling,
+        "http": {"allowed_hosts": allow_host or []},
+        "time_limit_s": time_limit,
+        "dask": dask,
+    }
+    config = make_config(IngestConfig, {name: value for name, value in given.items() if value is not None})
+    if dry_run:
+        from flows.plan import describe_plan
+
+        _print_plan(describe_plan(config), as_json=as_json)
+        return
+    configure_prefect(warehouse)
+    from flows.ingest import ingest_earth
+
+    with _bars():
+        summary = _run(lambda: ingest_earth(config, return_state=True))
+    _finish(summary, as_json=as_json)
+
+
+@app.command(epilog="Example: canopus redrive latest --warehouse ./warehouse")
+def redrive(
+    run: Annotated[str, typer.Argument(help="Run id, its start, or 'latest'.")],
+    *,
+    warehouse: Warehouse = "./warehouse",
+    dask: Dask = None,
+    as_json: Json = False,
+) -> None:
+    """Take up again what failed in an ingest run, or what it never came to."""
+    from flows.runtime import configure_prefect
+    from storage.location import resolve
+    from storage.manifest import find_run
+
+    found = find_run(resolve(warehouse), run)
+    configure_prefect(warehouse)
+    from flows.ingest import redrive_ingest
+
+    with _bars():
+        summary = _run(lambda: redrive_ingest(warehouse, found, dask, return_state=True))
+    _finish(summary, as_json=as_json)
+
+
+@train.command(
+    "floor",
+    epilog="Example: canopus train floor --aoi area.geojson --labels woods.gpkg --class-field class --name floor",
+)
+def train_floor(
+    *,
+    aoi: Area,
+    labels: Annotated[str, typer.Option(help="GeoPackage, GeoJSON, Shapefile or raster.")],
+    class_field: Annotated[str, typer.Option(help="Polygons: attribute that holds the class.")] = "class",
+    classes: Annotated[str, typer.Option(help="canopy (none, broadleaved, conifer) or canopy-or-not.")] = "canopy",
+    value: Annotated[
+        list[str] | None, typer.Option(help="Value in the file = class, e.g. --value Conifer=conifer; may be repeated.")
+    ] = None,
+    at_least: Annotated[float | None, typer.Option(help="Raster: values from here on are the last class.")] = None,
+    outside: Annotated[str, typer.Option(help="What lies outside every polygon: none or ignore.")] = "none",
+    margin: Annotated[int, typer.Option(help="Pixels left out on either side of a boundary.")] = 1,
+    until: Until = None,
+    allow_unmasked: Unmasked = False,
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "floor",
+    warehouse: Warehouse = "./warehouse",
+    crs: Crs = None,
+    folds: Annotated[int, typer.Option(help="Spatially blocked folds of the accuracy.")] = 5,
+    block: Annotated[int, typer.Option(help="Pixels on a side of a block.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the forest and the folds.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train the floor: temporal statistics of the masked series into a forest."""
+    from flows.config import CANOPY, CANOPY_OR_NOT, TrainFloorConfig, make_config
+    from flows.runtime import configure_prefect
+
+    schemes = {"canopy": CANOPY, "canopy-or-not": CANOPY_OR_NOT}
+    if classes not in schemes:
+        _stop(f"--classes {classes}: one of {', '.join(schemes)}; other classes go into a configuration", USAGE)
+    given = {
+        "aoi": aoi,
+        "labels": {
+            "path": labels,
+            "class_field": class_field,
+            "values": dict(pair.split("=", 1) for pair in value or []),
+            "at_least": at_least,
+            "outside": outside,
+            "margin": margin,
+        },
+        "classes": [settings.model_dump() for settings in schemes[classes]],
+        "until": until,
+        "allow_unmasked": allow_unmasked,
+        "name": name,
+        "warehouse": warehouse,
+        "crs": crs,
+        "folds": folds,
+        "block": block,
+        "seed": seed,
+    }
+    config = make_config(TrainFloorConfig, {key: item for key, item in given.items() if item is not None})
+    configure_prefect(warehouse)
+    from flows.train import train_floor_model
+
+    with _bars():
+        summary = _run(lambda: train_floor_model(config, return_state=True))
+    _finish(summary, as_json=as_json)
+
+
+@app.command("map", epilog="Example: canopus map --aoi area.geojson --model floor --until 2023-12-31")
+def map_command(
+    *,
+    aoi: Area,
+    model: Annotated[str, typer.Option(help="Name, or name/version.")] = "floor",
+    until: Until = None,
+    allow_unmasked: Unmasked = False,
+    collection: Annotated[str, typer.Option(help="STAC collection of the product.")] = "canopy",
+    title: Annotated[str, typer.Option(help="On the picture and the item.")] = "Tree canopy",
+    warehouse: Warehouse = "./warehouse",
+    crs: Crs = None,
+    dask: Dask = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be read and mapped; write nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Classify the cubes of an area and publish the map: COGs, GeoZarr, picture, STAC item."""
+    from flows.config import MapConfig, make_config
+    from flows.runtime import configure_prefect
+
+    given = {
+        "aoi": aoi,
+        "model": model,
+        "until": until,
+        "allow_unmasked": allow_unmasked,
+        "collection": collection,
+        "title": title,
+        "warehouse": warehouse,
+        "crs": crs,
+        "dask": dask,
+    }
+    config = make_config(MapConfig, {key: item for key, item in given.items() if item is not None})
+    if dry_run:
+        from flows.plan import describe_map
+
+        _print_plan(describe_map(config), as_json=as_json)
+        return
+    configure_prefect(warehouse)
+    from flows.infer import map_canopy
+
+    with _bars():
+        summary = _run(lambda: map_canopy(config, return_state=True))
+    _finish(summary, as_json=as_json)
+
+
+@app.command(epilog="Example: canopus run (the embedded default), or canopus run my-county.yaml")
+def run(
+    config: Annotated[Path | None, typer.Argument(help="Settings in YAML; by default the generated archive.")] = None,
+    *,
+    warehouse: Annotated[str | None, typer.Option(help="Instead of the one in the settings.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the main job: archive to published canopy map."""
+    from flows.config import DEFAULT_RUN, PipelineConfig, load_config, with_warehouse
+    from flows.runtime import configure_prefect
+
+    settings = load_config(config or DEFAULT_RUN, PipelineConfig)
+    if warehouse is not None:
+        settings = with_warehouse(settings, warehouse)
+    configure_prefect(settings.map.warehouse)
+    from flows.pipeline import archive_to_map
+
+    with _bars():
+        summary = _run(lambda: archive_to_map(settings, return_state=True))
+    _finish(summary, as_json=as_json)
+
+
+@app.command(epilog="Example: canopus verify warehouse/products/canopy/canopy-20231231-0123456789ab")
+def verify(
+    product: Annotated[str, typer.Argument(help="Folder, URL or item file of a product.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Check a product against its item and manifest."""
+    from tasks.earth.product import verify_product
+
+    report = verify_product(product)
+    if as_json:
+        _say(json.dumps(asdict(report), default=str))
+    else:
+        verdict = "sound" if report.ok else f"{len(report.findings)} finding(s)"
+        _say("\n".join([f"{report.item_url}: {verdict}, {report.files} files", *map(str, report.findings)]))
+    raise typer.Exit(0 if report.ok else FAILED)
+
+
+@app.command(epilog="Example: canopus sample warehouse/products/canopy/ID --size 300 --out sample.gpkg")
+def sample(
+    product: Annotated[str, typer.Argument(help="Folder, URL or item file of a map.")],
+    *,
+    out: Annotated[Path, typer.Option(help="GeoPackage, GeoJSON or CSV to write.")] = Path("sample.gpkg"),
+    size: Annotated[int, typer.Option(help="Number of points.")] = 300,
+    at_least: Annotated[int, typer.Option(help="Points in the smallest stratum.")] = 30,
+    seed: Annotated[int, typer.Option(help="Same seed, same points.")] = 0,
+) -> None:
+    """Draw a stratified random sample of a map, to be labelled by an interpreter."""
+    from tasks.earth.assess import sample_map
+
+    _say("\n".join(sample_map(product, out, size=size, at_least=at_least, seed=seed)))
+
+
+@app.command(epilog="Example: canopus evaluate warehouse/products/canopy/ID --sample sample.gpkg")
+def evaluate(
+    product: Annotated[str, typer.Argument(help="Folder, URL or item file of a map.")],
+    *,
+    labels: Annotated[
+        str | None, typer.Option(help="Held-out polygons or raster: confusion and ranking scores.")
+    ] = None,
+    class_field: Annotated[str, typer.Option(help="Polygons: attribute that holds the class.")] = "class",
+    sample: Annotated[
+        Path | None, typer.Option(help="Labelled probability sample: accuracy and areas with intervals.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a map against held-out labels, or against a probability sample."""
+    from tasks.earth.assess import score_map
+
+    report = score_map(product, labels=labels, class_field=class_field, sample=sample)
+    _say(json.dumps(report.scores, default=str) if as_json else report.text)
+
+
+@app.command(epilog="Example: canopus status --warehouse ./warehouse")
+def status(*, warehouse: Warehouse = "./warehouse", as_json: Json = False) -> None:
+    """Show the cubes, models, products and last runs of a warehouse."""
+    from flows.plan import describe_warehouse
+
+    _print_plan(describe_warehouse(warehouse), as_json=as_json)
+
+
+@app.command(epilog="Example: canopus up --warehouse ./warehouse --port 4200")
+def up(
+    *,
+    warehouse: Warehouse = "./warehouse",
+    port: Annotated[int, typer.Option(help="Of the dashboard, on loopback.")] = 4200,
+) -> None:
+    """Start the Prefect server, a work pool, a worker and the deployments, all on loopback."""
+    from flows.up import serve
+
+    serve(warehouse, port, say=_say)
+
+
+def _run(flow: Callable[[], Any]) -> Summary:
+    state = flow()
+    summary: Summary = state.result(raise_on_failure=True)
+    return summary
+
+
+def _finish(summary: Summary, *, as_json: bool) -> NoReturn:
+    if as_json:
+        _say(json.dumps(asdict(summary), default=str))
+    else:
+        _say(_in_words(summary))
+    raise typer.Exit(summary.exit_status)
+
+
+def _in_words(summary: Summary) -> str:
+    counts = ", ".join(f"{count} {state}" for state, count in summary.counts.items())
+    lines = [f"{summary.run}: {counts or 'nothing to do'}"]
+    lines += [f"  cube     {cube}" for cube in summary.cubes]
+    lines += [f"  {name:<8} {value}" for name, value in summary.details.items() if value]
+    lines += [f"  note     {note}" for note in summary.notes]
+    shown = summary.failures[:20]
+    lines += [f"  failed   {failure}" for failure in shown]
+    if len(summary.failures) > len(shown):
+        lines.append(f"  ... and {len(summary.failures) - len(shown)} more, in the run's regions.parquet")
+    if summary.failures:
+        lines.append(f"  retry what failed with: canopus redrive {summary.run}")
+    return "\n".join(lines)
+
+
+def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _say(json.dumps({name: value for name, value in plan.items() if name != "lines"}, default=str))
+    else:
+        _say("\n".join(plan["lines"]))
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, str, int, int], None]]:
+    """Show how far everything that reports has come: bars on a terminal, a line for each finished part elsewhere."""
+    from tasks.progress import listening
+
+    if not sys.stderr.isatty():
+        with listening(_show_finished):
+            yield _show_finished
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        rows: dict[str, Any] = {}
+
+        def show(name: str, part: str, done: int, total: int) -> None:
+            label = f"{name} {part}".strip()
+            if label not in rows:
+                rows[label] = progress.add_task(label, total=total)
+            progress.update(rows[label], completed=done, total=total)
+
+        with listening(show):
+            yield show
+
+
+def _show_finished(name: str, part: str, done: int, total: int) -> None:
+    if done == total:
+        typer.echo(f"{name} {part}: {total} done", err=True)
+
+
+def _is_expected(error: Exception) -> bool:
+    from storage.errors import StorageError
+    from tasks.errors import ConfigurationError, SourceError
+
+    return isinstance(error, (ConfigurationError, SourceError, StorageError, PermissionError))
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    sys.exit(code)

@@ -1,0 +1,65 @@
+"""The chains: archive to published map once, and the recurring update of a map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.states import Completed
+
+from flows.config import PipelineConfig, SimulateSettings, UpdateConfig
+from flows.infer import map_canopy
+from flows.ingest import ingest_earth
+from flows.runtime import FAILED_NAME, Summary
+from flows.train import train_floor_model
+from tasks.simulate import generate_archive
+
+
+@flow(name="archive-to-map")
+def archive_to_map(config: PipelineConfig) -> Any:
+    """Ingest an area, train the classifier on its labels, and publish the map."""
+    simulate_if_asked(config.simulate)
+    ingested: Any = ingest_earth(config.ingest)
+    trained: Any = train_floor_model(config.train)
+    mapped: Any = map_canopy(config.map)
+    return conclude(ingested, trained, mapped)
+
+
+@flow(name="update-canopy-map")
+def update_canopy_map(config: UpdateConfig) -> Any:
+    """Ingest what is new and map it; where nothing is new, say so and publish nothing."""
+    ingested: Any = ingest_earth(config.ingest)
+    if not ingested.counts.get("ingested") and not config.map_without_news:
+        return no_news(ingested)
+    mapped: Any = map_canopy(config.map)
+    return conclude(ingested, mapped)
+
+
+def simulate_if_asked(settings: SimulateSettings | None) -> None:
+    """Make the generated archive, where the run is to have one."""
+    if settings is not None:
+        generate_archive(Path(settings.folder), seed=settings.seed, size_km=settings.size_km, years=settings.years)
+
+
+def conclude(*steps: Summary) -> Any:
+    """Return how a chain ended: what was published, and everything that failed on the way."""
+    last = steps[-1]
+    failures = tuple(failure for step in steps for failure in step.failures)
+    summary = Summary(
+        last.run,
+        {name: count for step in steps for name, count in step.counts.items()},
+        cubes=tuple(cube for step in steps for cube in step.cubes),
+        products=last.products,
+        failures=failures,
+        notes=tuple(note for step in steps for note in step.notes),
+        details={"runs": ", ".join(step.run for step in steps), **last.details},
+    )
+    return Completed(name=FAILED_NAME if failures else None, message=f"{', '.join(last.products)}", data=summary)
+
+
+def no_news(ingested: Summary) -> Any:
+    """Return that no new look came in: not an error, and not a success either."""
+    note = f"no new data; the newest item the catalogue lists is of {ingested.details.get('newest') or 'no date'}"
+    summary = Summary(ingested.run, ingested.counts, ingested.cubes, (), ingested.failures, (*ingested.notes, note))
+    return Completed(name=FAILED_NAME if ingested.failures else "NoNewData", message=note, data=summary)

@@ -1,0 +1,98 @@
+"""How flows run: Prefect's settings for one machine, which task runner, how a run ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from storage.location import resolve
+from tasks.errors import ConfigurationError
+
+FAILED_NAME = "CompletedWithFailures"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended: what the command line prints, and ``--json`` gives.
+
+    Parameters
+    ----------
+    run : str
+        Run id.
+    counts : dict of str to int
+        Scenes, regions or objects per state.
+    cubes, products : tuple of str
+        URLs of what was written.
+    failures : tuple of str
+        One line each.
+    notes : tuple of str
+        What the user should know.
+    details : dict
+        More, by kind of run.
+    """
+
+    run: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+    cubes: tuple[str, ...] = ()
+    products: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def exit_status(self) -> int:
+        """Return 0 where all is done, 3 where some failed."""
+        return 3 if self.failures else 0
+
+
+def configure_prefect(warehouse: str) -> None:
+    """Point Prefect at its own embedded server under the warehouse, unless a server is named by CANOPUS_PREFECT_API.
+
+    What the user's shell holds of Prefect's settings is not leant on: a stale PREFECT_API_URL would send the run to a
+    server that is not there. Call it before prefect is imported.
+    """
+    api = os.environ.get("CANOPUS_PREFECT_API")
+    running_inside_prefect = "PREFECT__FLOW_RUN_ID" in os.environ
+    if running_inside_prefect:
+        return
+    os.environ.pop("PREFECT_API_URL", None)
+    os.environ.pop("PREFECT_PROFILE", None)
+    if api:
+        os.environ["PREFECT_API_URL"] = api
+    local = resolve(warehouse).local_path
+    home = (local or Path.home() / ".cache" / "canopus") / ".prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["PREFECT_HOME"] = str(home)
+    os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "180"
+    os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    os.environ["DO_NOT_TRACK"] = "1"
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+
+
+def task_runner(dask: str | None) -> Any:
+    """Return the task runner: threads, or Dask distributed at an address or on N local processes.
+
+    Raises
+    ------
+    ConfigurationError
+        Where `dask` is neither an address nor ``local:N``.
+    """
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    if dask is None:
+        return ThreadPoolTaskRunner(max_workers=max(2, os.cpu_count() or 2))
+    from prefect_dask import DaskTaskRunner
+
+    if dask.startswith("local:"):
+        count = dask.removeprefix("local:")
+        if not count.isdigit() or int(count) < 1:
+            raise ConfigurationError(f"--dask {dask}: local:N wants the number of processes")
+        options = {"n_workers": int(count), "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
+        return DaskTaskRunner(cluster_kwargs=options)
+    if "://" not in dask:
+        raise ConfigurationError(f"--dask {dask}: neither local:N nor an address such as tcp://127.0.0.1:8786")
+    return DaskTaskRunner(address=dask)

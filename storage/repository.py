@@ -1,0 +1,76 @@
+"""Make and open a tile's Icechunk repository, whatever another process does there or a killed one left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from functools import cache
+
+import icechunk
+
+from storage.errors import NotFound
+from storage.location import Location
+
+_MAKE_ATTEMPTS = 6
+_FIRST_PAUSE_S = 0.05
+_BRANCH_FILE = "refs/branch.main/ref.json"
+_FIRST_SNAPSHOT = "1CECHNKREP0F1RSTCMT0"
+"""Id of the empty snapshot that every repository of this format starts with."""
+
+
+def open_repository(location: Location) -> icechunk.Repository:
+    """Return a repository that stands.
+
+    Raises
+    ------
+    NotFound
+        Where there is none.
+    """
+    quiet_icechunk()
+    storage = location.icechunk_storage()
+    if not icechunk.Repository.exists(storage):
+        raise NotFound(f"{location}: there is no cube here")
+    return icechunk.Repository.open(storage)
+
+
+def open_or_make_repository(location: Location) -> icechunk.Repository:
+    """Return a repository, made where there is none.
+
+    Making writes the first snapshot, then the branch that points to it. On an object store two writers can come at the
+    same moment: the one that loses waits for the other's branch. A writer killed between the two leaves a snapshot
+    without a branch, which Icechunk takes for a repository neither to open nor to make: the branch is added.
+    """
+    quiet_icechunk()
+    storage = location.icechunk_storage()
+    attempts = 2 if location.local_path is not None else _MAKE_ATTEMPTS
+    for attempt in range(attempts):
+        try:
+            return icechunk.Repository.open_or_create(storage)
+        except icechunk.IcechunkError as error:
+            failure = error
+        time.sleep(_FIRST_PAUSE_S * 2**attempt)
+    if location.local_path is not None and _holds_nothing(location):
+        # under the tile's lock: clear what a killed writer left, half-written files among it
+        shutil.rmtree(location.local_path)
+        return icechunk.Repository.create(storage)
+    if location.list_names("snapshots") != [f"snapshots/{_FIRST_SNAPSHOT}"] or location.list_names("refs"):
+        raise failure
+    # only where there is no branch yet: another writer's commits must not be lost
+    location.write_new(_BRANCH_FILE, json.dumps({"snapshot": _FIRST_SNAPSHOT}).replace(" ", "").encode())
+    return icechunk.Repository.open(storage)
+
+
+def _holds_nothing(location: Location) -> bool:
+    """Return whether nothing was ever committed: no branch, and no data that a lost branch may have pointed to."""
+    data = [*location.list_names("chunks"), *location.list_names("manifests")]
+    return not data and not location.exists(_BRANCH_FILE)
+
+
+@cache
+def quiet_icechunk() -> None:
+    """Keep Icechunk's warnings to itself, once a process.
+
+    It warns on every folder that concurrent commits are unsafe there: the tile's lock sees to that.
+    """
+    icechunk.set_logs_filter("error")

@@ -1,0 +1,126 @@
+"""What Prefect's dashboard shows of a run: tables, pictures, links, progress."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from storage.publish import Receipt
+from tasks import progress
+from tasks.earth.ingest import SceneRow
+
+_LISTED = 500
+_PAUSE_S = 2.0
+
+
+class ProgressArtifact:
+    """A bar in the dashboard, and word to every listener of this process, for one piece of long work."""
+
+    def __init__(self, stage: str, name: str) -> None:
+        self.stage, self.name = stage, name
+        self._artifact: UUID | None = None
+        self._last = 0.0
+
+    def __enter__(self) -> ProgressArtifact:
+        """Show an empty bar."""
+        description = f"{self.stage} {self.name}"
+        self._artifact = create_progress_artifact(0.0, key=artifact_key(description), description=description)  # type: ignore[assignment]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Fill the bar, unless the work failed."""
+        if kind is None and self._artifact is not None:
+            update_progress_artifact(self._artifact, 100.0)
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Move the bar; the dashboard is told every other second at most."""
+        progress.report(self.stage, name, done, total)
+        now = time.monotonic()
+        if self._artifact is not None and now - self._last > _PAUSE_S:
+            self._last = now
+            update_progress_artifact(self._artifact, 100.0 * done / max(total, 1))
+
+
+def artifact_key(text: str) -> str:
+    """Return a key as Prefect wants it: lower case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def publish_scene_table(run: str, rows: Sequence[SceneRow]) -> None:
+    """Show what became of each scene, the failures first."""
+    order = {"failed": 0, "ingested": 1, "superseded": 2, "skipped": 3}
+    ranked = sorted(rows, key=lambda row: (order.get(row.state, 9), row.day, row.scene))
+    table = [
+        {
+            "state": row.state,
+            "day": row.day,
+            "scene": row.scene,
+            "tile": row.tile.removeprefix("earth/"),
+            "reason": row.reason,
+            "message": row.message,
+            "seconds": round(row.seconds, 2),
+            "MB": round(row.bytes / 1e6, 1),
+        }
+        for row in ranked[:_LISTED]
+    ]
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(row.state for row in rows).items()))
+    more = f"; the first {_LISTED} of {len(rows)}" if len(rows) > _LISTED else ""
+    create_table_artifact(table, key="scenes", description=f"Scenes of {run}: {counts or 'none'}{more}")
+
+
+def publish_markdown(key: str, text: str, description: str) -> None:
+    """Show text, links and pictures."""
+    create_markdown_artifact(text, key=artifact_key(key), description=description)
+
+
+def publish_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
+    """Show a table."""
+    create_table_artifact(rows, key=artifact_key(key), description=description)
+
+
+def publish_accuracy(model: str, metrics: dict[str, Any]) -> None:
+    """Show the scores of a model on held-out blocks."""
+    scored = {**metrics["classes"], **({"canopy": metrics["canopy"]} if "canopy" in metrics else {})}
+    rows = [
+        {"class": name, **{key: found[key] and round(found[key], 4) for key in ("roc_auc", "pr_auc", "prevalence")}}
+        for name, found in scored.items()
+    ]
+    publish_table(f"accuracy-{model}", rows, f"Accuracy of {model}: {metrics['evaluation']}")
+
+
+def publish_map_artifacts(receipt: Receipt) -> None:
+    """Show a map: picture, mapped areas, links to its parts."""
+    properties = receipt.item["properties"]
+    areas = properties.get("canopus:mapped_area_ha", {})
+    rows = "\n".join(f"| {name} | {area:,.1f} |" for name, area in areas.items())
+    links = "\n".join(f"- [{name}]({_served(url)})" for name, url in sorted(receipt.assets.items()))
+    picture = _served(receipt.assets["preview"])
+    text = (
+        f"# {properties.get('title', receipt.key.item_id)}\n\n![map]({picture})\n\n"
+        f"| class | mapped area, ha |\n| --- | ---: |\n{rows}\n\n"
+        "Mapped areas are counts of pixels; areas are estimated from a probability sample only "
+        "(`canopus sample`, `canopus evaluate`).\n\n"
+        f"Item: `{receipt.item_url}` ({receipt.state})\n\n{links}\n"
+    )
+    publish_markdown("canopy-map", text, f"Canopy map {receipt.key.item_id}")
+    if picture.startswith("http"):
+        create_image_artifact(picture, key="canopy-map-picture", description=receipt.key.item_id)
+
+
+def _served(url: str) -> str:
+    """Return where the dashboard's reader finds a file: on the products' web server, where one runs."""
+    server, _, root = os.environ.get("CANOPUS_PRODUCTS_URL", "").partition("|")
+    return url.replace(root, server, 1) if server and root else url
