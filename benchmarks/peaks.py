@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 
 import numpy as np
 from factories import Archive
+from peak import peak_bytes
 
 from benchmarks.archives import job_of
 from models.forest import ForestClassifier, ForestConfig
@@ -55,4 +55,4 @@ def _forest(block: SeriesBlock) -> ForestClassifier:
 if __name__ == "__main__":
     step = {"ingest": ingest, "map": map_regions}[sys.argv[1]]
     dates = step(job_in(Path(sys.argv[2]), int(sys.argv[3])))
-    print(json.dumps({"dates": dates, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    print(json.dumps({"dates": dates, "peak": peak_bytes()}))
