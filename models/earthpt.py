@@ -1,0 +1,315 @@
+"""EarthPT, the default: any-horizon quantile forecasts of cloud-masked, irregular pixel series.
+
+A causal transformer reads the looks of a pixel. A question about a later day is one more step that sees the looks up
+to its origin and nothing else, so that one pass answers any number of days without roll-out. The answer is a weighted mean
+of the pixel's own looks, with weights that attention finds (a learned climatology that knows season, age and haze), plus a
+correction, plus a spread for each quantile (pinball loss, Koenker and Bassett 1978). Where looks stand in time is told
+by rotary angles made from dates, so that absolute positions are not needed and series may have any length.
+
+The published EarthPT (Smith et al. 2023, arXiv 2309.07207) is in `models/earthpt_published.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.indices import BANDS, INDICES, compute
+from models.tokens import Tokens
+from models.transformer import Transformer, TransformerConfig, date_angles, initialise, rotate
+
+YEAR_DAYS = 365.25
+OUTPUTS = (*BANDS, *INDICES)
+"""What is forecast: reflectance of the bands, then the indices."""
+QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+_MEDIAN = QUANTILES.index(0.5)
+BAND_UNIT, INDEX_UNIT = 0.05, 0.1
+"""Reflectance and index that count as one in the loss and the network."""
+
+
+@dataclass(frozen=True)
+class EarthPTConfig:
+    """Size of the model and how it is trained.
+
+    Parameters
+    ----------
+    layers, heads, width : int
+        Of the core.
+    pointers : int
+        Weighted means of the pixel's own looks that an answer is mixed from.
+    queries : int
+        Questions about each series in training.
+    horizon_days : int
+        Longest time between origin and target in training.
+    band_dropout : float
+        Share of training series that lose bands: half of those keep the four of 10 m, the others a random set.
+    """
+
+    layers: int = 4
+    heads: int = 4
+    width: int = 96
+    pointers: int = 6
+    queries: int = 48
+    horizon_days: int = 240
+    band_dropout: float = 0.5
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked of each series.
+
+    Parameters
+    ----------
+    origin : Tensor, shape (B, K), int
+        Number of the last look that the answer may use.
+    day : Tensor, shape (B, K)
+        Of the answer, days since 2000-01-01.
+    target : Tensor, shape (B, K), int
+        Number of the look that holds the answer, in training.
+    """
+
+    origin: Tensor
+    day: Tensor
+    target: Tensor
+
+
+class EarthPT(nn.Module):
+    """Any-horizon quantile forecaster of pixel series.
+
+    Parameters
+    ----------
+    config : EarthPTConfig
+        Its size.
+    generator : torch.Generator, optional
+        Draws the first weights.
+    """
+
+    def __init__(self, config: EarthPTConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        width, outputs = config.width, len(OUTPUTS)
+        self.core = Transformer(TransformerConfig(config.layers, config.heads, width))
+        self.look_in = nn.Sequential(nn.Linear(2 * outputs + 7, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.question_in = nn.Sequential(nn.Linear(outputs + 9, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.pointer_query = nn.Linear(width, config.pointers * self._pointer_width)
+        self.pointer_key = nn.Linear(width, config.pointers * self._pointer_width)
+        self.gate = nn.Linear(width, outputs * config.pointers)
+        self.head = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, outputs * len(QUANTILES))
+        )
+        initialise(self, layers=config.layers, generator=generator or torch.Generator().manual_seed(0))
+        # the first answer is a plain mean of the looks with a spread of about one unit
+        nn.init.zeros_(self.head[2].weight)
+
+    @property
+    def _pointer_width(self) -> int:
+        return 2 * (self.config.width // (2 * self.config.heads))
+
+    def loss(self, batch: Tokens, *, generator: torch.Generator) -> Tensor:
+        """Return the mean pinball loss of questions drawn about each series.
+
+        Parameters
+        ----------
+        batch : Tokens
+            Values (B, T, 10) as `models.tokens` scales them, days in ``position[..., 0]``.
+        generator : torch.Generator
+            Draws questions and the bands that are kept.
+        """
+        channels = to_channels(self._drop_bands(batch.values, generator))  # (B, T, 15)
+        questions = self._ask(batch, generator)
+        answer = self.answer(channels, batch.position[..., 0], batch.valid, questions)  # (B, K, 15, Q)
+        truth = channels.gather(1, questions.target[..., None].expand(-1, -1, channels.shape[2]))
+        return pinball(answer, truth, questions.target > questions.origin)
+
+    def answer(self, channels: Tensor, day: Tensor, valid: Tensor, questions: Questions) -> Tensor:
+        """Return quantiles of every output at every question.
+
+        Parameters
+        ----------
+        channels : Tensor, shape (B, T, 15)
+            From `to_channels`; NaN where a band or index is not there.
+        day : Tensor, shape (B, T), days since 2000-01-01
+        valid : Tensor of bool, shape (B, T)
+        questions : Questions
+            (B, K).
+
+        Returns
+        -------
+        Tensor, shape (B, K, 15, quantile), ascending along the last
+        """
+        seen = ~channels.isnan()
+        known = channels.nan_to_num(0.0)
+        looks, steps = self._embed_looks(known, seen, day), day.shape[1]
+        asked = self._embed_questions(seen.any(dim=1), day, questions)
+        days = torch.cat([day, questions.day], dim=1)
+        allowed = _allowed(valid, questions.origin)  # (B, T + K, T + K)
+        angles = date_angles(days, self.core.config.head_width // 2)
+        hidden = self.core(torch.cat([looks, asked], dim=1), attend=allowed, angles=angles)  # (B, T + K, D)
+        return self._read_out(hidden[:, steps:], hidden[:, :steps], known, (allowed[:, steps:, :steps], days))
+
+    def embed(self, channels: Tensor, day: Tensor, valid: Tensor) -> Tensor:
+        """Return the mean over a pixel's looks of the last block's output, before the norm: (B, D)."""
+        known = channels.nan_to_num(0.0)
+        looks = self._embed_looks(known, ~channels.isnan(), day)
+        allowed = _causal_valid(valid)
+        hidden = self.core.blocks(looks, attend=allowed, angles=date_angles(day, self.core.config.head_width // 2))
+        weight = valid[..., None].to(hidden.dtype)
+        return (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
+
+    def _embed_looks(self, known: Tensor, seen: Tensor, day: Tensor) -> Tensor:
+        gap = F.pad(day[:, 1:] - day[:, :-1], (1, 0))[..., None]
+        features = [known, seen.to(known.dtype), _season(day), torch.log1p(gap.clamp(min=0)) / 3]
+        return self.look_in(torch.cat(features, dim=-1))  # (B, T, 2 * 15 + 7) -> (B, T, D)
+
+    def _embed_questions(self, seen: Tensor, day: Tensor, questions: Questions) -> Tensor:
+        ahead = questions.day - day.gather(1, questions.origin)
+        count = torch.log1p(questions.origin.to(day.dtype)) / 3
+        told = [torch.log1p(ahead.clamp(min=0)) / 3, ahead / 180, count]
+        seen = seen[:, None].expand(-1, ahead.shape[1], -1).to(day.dtype)
+        return self.question_in(torch.cat([seen, _season(questions.day), torch.stack(told, dim=-1)], dim=-1))
+
+    def _read_out(self, asked: Tensor, looks: Tensor, known: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
+        """Mix the pixel's own looks by attention, and add correction and spread."""
+        allowed, days = where
+        batch, count, _ = asked.shape
+        heads, steps, outputs = self.config.pointers, looks.shape[1], known.shape[2]
+        q = self.pointer_query(asked).view(batch, count, heads, -1).transpose(1, 2)  # (B, P, K, E)
+        k = self.pointer_key(looks).view(batch, steps, heads, -1).transpose(1, 2)  # (B, P, T, E)
+        angles = date_angles(days, self._pointer_width // 2)
+        q, k = rotate(q, angles[:, steps:]), rotate(k, angles[:, :steps])
+        values = known[:, None].expand(-1, heads, -1, -1)  # (B, P, T, 15)
+        means = F.scaled_dot_product_attention(q, k, values, attn_mask=allowed[:, None])  # (B, P, K, 15)
+        gate = self.gate(asked).view(batch, count, outputs, heads).softmax(dim=-1)
+        centre = torch.einsum("bpko,bkop->bko", means, gate)
+        return _quantiles(centre, self.head(asked).view(batch, count, outputs, len(QUANTILES)))
+
+    def _ask(self, batch: Tokens, generator: torch.Generator) -> Questions:
+        """Draw origins among the looks, and for each a later look at most `horizon_days` on."""
+        day, valid = batch.position[..., 0], batch.valid
+        count, device = self.config.queries, day.device
+        shape = (day.shape[0], count)
+        number = valid.sum(dim=1, keepdim=True)  # valid looks stand first
+        draw = torch.rand((2, *shape), generator=generator, device=device)
+        first = torch.minimum(torch.full_like(number, 5), (number - 2).clamp(min=0))
+        origin = (first + draw[0] * (number - 1 - first).clamp(min=1)).long().clamp(max=day.shape[1] - 2)
+        wanted = day.gather(1, origin) + 1 + draw[1] * self.config.horizon_days
+        ends = torch.where(valid, day, torch.inf)
+        target = torch.searchsorted(ends.contiguous(), wanted.contiguous())
+        # beyond the last look: the nearest one before, as far as it lies after the origin
+        target = torch.minimum(target, number - 1)
+        return Questions(origin, day.gather(1, target), target)
+
+    def _drop_bands(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        """Take bands away from some series, as if their sensor or archive had none."""
+        batch, _, bands = values.shape
+        draw = torch.rand((batch, bands + 3), generator=generator, device=values.device)
+        ten_metres = torch.tensor([band in ("B02", "B03", "B04", "B08") for band in BANDS], device=values.device)
+        some = draw[:, 3:] < 0.3 + 0.7 * draw[:, 2:3]
+        some[:, BANDS.index("B04")] = some[:, BANDS.index("B08")] = True
+        kept = torch.where(draw[:, 1:2] < 0.5, ten_metres, some) | (draw[:, :1] >= self.config.band_dropout)
+        return values.masked_fill(~kept[:, None], torch.nan)
+
+
+def to_channels(values: Tensor) -> Tensor:
+    """Return bands and indices in units of the network.
+
+    Parameters
+    ----------
+    values : Tensor, shape (..., 10)
+        Scaled as published, x = 2 (v / 1000) - 1 of v = 10,000 x reflectance; NaN where there is no band.
+
+    Returns
+    -------
+    Tensor, shape (..., 15)
+        Reflectance over `BAND_UNIT`, indices over `INDEX_UNIT`, both less a fixed offset; NaN where a band is missing.
+    """
+    reflectance = (values + 1) * 0.05
+    bands = {name: reflectance[..., number] for number, name in enumerate(BANDS)}
+    indices = torch.stack([compute(name, bands) for name in INDICES], dim=-1).clamp(-1.2, 1.2)
+    offset = _offsets(values)
+    return torch.cat([reflectance / BAND_UNIT, indices / INDEX_UNIT], dim=-1) - offset
+
+
+def from_channels(channels: Tensor) -> Tensor:
+    """Return reflectance 0 to 1 and indices from units of the network, shape (..., 15) along the last."""
+    unit = channels.new_tensor([BAND_UNIT] * len(BANDS) + [INDEX_UNIT] * len(INDICES))
+    return (channels + _offsets(channels)) * unit
+
+
+def _offsets(like: Tensor) -> Tensor:
+    """Return what typical land has in units of the network, so that zero is ordinary."""
+    typical = (0.8, 1.2, 1.2, 2.0, 4.0, 5.0, 5.2, 5.6, 4.0, 2.4, 6.0, 3.5, -5.5, 4.0, 0.0)
+    return like.new_tensor(typical)
+
+
+def pinball(answer: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
+    """Return the mean pinball loss over what is known.
+
+    Parameters
+    ----------
+    answer : Tensor, shape (B, K, C, quantile)
+    truth : Tensor, shape (B, K, C), NaN where not known
+    counts : Tensor of bool, shape (B, K)
+        Questions that have an answer.
+
+    References
+    ----------
+    Koenker and Bassett 1978, eq. 1.1.
+    """
+    level = answer.new_tensor(QUANTILES)
+    known = ~truth.isnan() & counts[..., None]
+    error = truth.nan_to_num(0.0)[..., None] - answer
+    each = torch.maximum(level * error, (level - 1) * error).mean(dim=-1)
+    weight = answer.new_tensor([1.0] * len(BANDS) + [3.0] + [1.0] * (len(INDICES) - 1)) * known
+    return 2 * (each * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def _quantiles(centre: Tensor, raw: Tensor) -> Tensor:
+    """Return ascending quantiles: the centre and a correction, and steps that cannot be negative to either side."""
+    median = centre + raw[..., _MEDIAN]
+    step = F.softplus(raw)
+    below = step[..., :_MEDIAN].flip(-1).cumsum(dim=-1).flip(-1)
+    above = step[..., _MEDIAN + 1 :].cumsum(dim=-1)
+    return torch.cat([median[..., None] - below, median[..., None], median[..., None] + above], dim=-1)
+
+
+def _season(day: Tensor) -> Tensor:
+    """Return sine and cosine of one, two and three turns a year: (B, T) -> (B, T, 6)."""
+    turn = 2 * math.pi * (day.double() / YEAR_DAYS % 1.0).float()
+    angles = torch.stack([turn, 2 * turn, 3 * turn], dim=-1)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).to(day.dtype)
+
+
+def _causal_valid(valid: Tensor) -> Tensor:
+    """Return which looks each look sees: valid ones up to itself, and always itself; (B, T) -> (B, T, T)."""
+    steps = valid.shape[1]
+    before = torch.ones(steps, steps, dtype=torch.bool, device=valid.device).tril()
+    return (before & valid[:, None, :]) | torch.eye(steps, dtype=torch.bool, device=valid.device)
+
+
+def _allowed(valid: Tensor, origin: Tensor) -> Tensor:
+    """Return what looks and questions see: (B, T + K, T + K).
+
+    A look sees the valid looks up to itself; a question those up to its origin, and itself; no one sees another question.
+    """
+    batch, steps = valid.shape
+    count = origin.shape[1]
+    allowed = valid.new_zeros(batch, steps + count, steps + count)
+    allowed[:, :steps, :steps] = _causal_valid(valid)
+    number = torch.arange(steps, device=valid.device)
+    allowed[:, steps:, :steps] = (number <= origin[..., None]) & valid[:, None, :]
+    own = torch.arange(steps, steps + count, device=valid.device)
+    allowed[:, own, own] = True
+    return allowed
+
+
+def config_of(content: Mapping[str, Any]) -> EarthPTConfig:
+    """Return a config from what a saved model says of itself."""
+    known = asdict(EarthPTConfig())
+    return EarthPTConfig(**{name: content[name] for name in known if name in content})
