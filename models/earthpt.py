@@ -100,12 +100,11 @@ class EarthPT(nn.Module):
         self.pointer_query = nn.Linear(width, config.pointers * self._pointer_width)
         self.pointer_key = nn.Linear(width, config.pointers * self._pointer_width)
         self.gate = nn.Linear(width, outputs * config.pointers)
-        self.head = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, outputs * len(QUANTILES))
-        )
+        last = nn.Linear(2 * width, outputs * len(QUANTILES))
+        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), last)
         initialise(self, layers=config.layers, generator=generator or torch.Generator().manual_seed(0))
         # the first answer is a plain mean of the looks with a spread of about one unit
-        nn.init.zeros_(self.head[2].weight)
+        nn.init.zeros_(last.weight)
 
     @property
     def _pointer_width(self) -> int:
