@@ -100,6 +100,10 @@ class EarthPT(nn.Module):
         self.pointer_query = nn.Linear(width, config.pointers * self._pointer_width)
         self.pointer_key = nn.Linear(width, config.pointers * self._pointer_width)
         self.gate = nn.Linear(width, outputs * config.pointers)
+        narrow, wide = 8.0, 120.0  # days
+        spread = torch.linspace(math.log(narrow), math.log(wide), config.pointers)
+        self.season_width = nn.Parameter(spread)
+        self.age_rate = nn.Parameter(torch.linspace(-3.0, 1.0, config.pointers))
         last = nn.Linear(2 * width, outputs * len(QUANTILES))
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), last)
         initialise(self, layers=config.layers, generator=generator or torch.Generator().manual_seed(0))
@@ -183,10 +187,22 @@ class EarthPT(nn.Module):
         angles = date_angles(days, self._pointer_width // 2)
         q, k = rotate(q, angles[:, steps:]), rotate(k, angles[:, :steps])
         values = known[:, None].expand(-1, heads, -1, -1)  # (B, P, T, 15)
-        means = F.scaled_dot_product_attention(q, k, values, attn_mask=allowed[:, None])  # (B, P, K, 15)
+        nearness = self._nearness(days[:, steps:], days[:, :steps]).masked_fill(~allowed[:, None], -torch.inf)
+        means = F.scaled_dot_product_attention(q, k, values, attn_mask=nearness)  # (B, P, K, 15)
         gate = self.gate(asked).view(batch, count, outputs, heads).softmax(dim=-1)
         centre = torch.einsum("bpko,bkop->bko", means, gate)
         return _quantiles(centre, self.head(asked).view(batch, count, outputs, len(QUANTILES)))
+
+    def _nearness(self, asked: Tensor, seen: Tensor) -> Tensor:
+        """Return what every pointer's logits begin with: looks of the same season and of late count for more.
+
+        A von Mises kernel on the day of the year, from 8 days wide to 120, and a decay with age; (B, P, K, T).
+        """
+        apart = (asked[:, :, None] - seen[:, None, :]).double() / YEAR_DAYS  # (B, K, T), years
+        season = (1 - torch.cos(2 * math.pi * apart)).float()[:, None]
+        width = 2 * math.pi * self.season_width.exp() / YEAR_DAYS
+        age = apart.float().clamp(min=0)[:, None] * self.age_rate.exp()[:, None, None]
+        return -season / width.square()[:, None, None] - age
 
     def _ask(self, batch: Tokens, generator: torch.Generator) -> Questions:
         """Draw origins among the looks, and for each a later look at most `horizon_days` on."""
