@@ -46,7 +46,7 @@ class Season:
         """Draw the weather years."""
         shape = (count, _YEARS)
         wild = rng.gamma(2.0, 0.5, (count, 1))
-        days = rng.normal(0, 1, (2, *shape)) * wild * 7 / YEAR_DAYS
+        days = rng.normal(0, 1, (2, *shape)) * wild * 6 / YEAR_DAYS
         return cls(days[0], days[1], rng.normal(0, 0.05, shape) * wild)
 
     def of(self, calendar: Calendar) -> Season:
@@ -128,7 +128,7 @@ def _double_logistic(rng: np.random.Generator, calendar: Calendar, season: Seaso
     year = np.minimum(calendar.year, _YEARS - 1)
     rise = start + season.spring + np.take_along_axis(own[0], year, axis=1)
     fall = start + length + season.autumn + np.take_along_axis(own[1], year, axis=1)
-    speed_up, speed_down = np.exp(rng.uniform(np.log(18), np.log(160), (2, count, 1)))
+    speed_up, speed_down = np.exp(rng.uniform(np.log(20), np.log(220), (2, count, 1)))
     value = np.zeros(calendar.day.shape)
     for turn in (-1, 0, 1):
         phase = calendar.phase + turn
