@@ -299,17 +299,24 @@ def pad(parts: Sequence[Tokens]) -> Tokens:
     )
 
 
-def compact(tokens: Tokens) -> Tokens:
+def compact(tokens: Tokens, *, steps: int | None = None) -> Tokens:
     """Return the valid steps of each sequence, first and in order, and no more padding than needed.
+
+    Parameters
+    ----------
+    tokens : Tokens
+    steps : int, optional
+        Length T' of the result, at most T; by default the most valid steps of any sequence, and at least 1. With a given
+        length no value decides about a shape, so that it compiles.
 
     Returns
     -------
     Tokens
-        (B, T'), T' the most valid steps of any sequence and at least 1; what follows a sequence's own is NaN at its last
-        valid position.
+        (B, T'); what follows a sequence's own steps is NaN at its last valid position.
     """
     count = tokens.valid.sum(dim=1, keepdim=True)
-    steps = max(int(count.max()), 1)
+    if steps is None:
+        steps = max(int(count.max()), 1)
     number = torch.arange(steps, device=count.device)[None]
     order = torch.argsort(tokens.valid, dim=1, descending=True, stable=True)
     kept = order.gather(1, torch.minimum(number, (count - 1).clamp(min=0)))[..., None]  # (B, T', 1)

@@ -52,24 +52,49 @@ class TransformerConfig:
 
 
 class KeyValueCache:
-    """Keys and values of the steps that a core has seen, so that the next steps need not see them again."""
+    """Keys and values of the steps that a core has seen, so that the next steps need not see them again.
 
-    def __init__(self, layers: int) -> None:
-        self._stored: list[tuple[Tensor, Tensor] | None] = [None] * layers
+    For inference: new steps are written into buffers in place, which autograd cannot follow back.
+
+    Parameters
+    ----------
+    layers : int
+        Blocks of the core.
+    capacity : int
+        Steps to make room for; more are taken in too, at the price of a copy.
+    """
+
+    def __init__(self, layers: int, *, capacity: int = 0) -> None:
+        self._capacity = capacity
+        self._buffers: list[tuple[Tensor, Tensor] | None] = [None] * layers
+        self._lengths = [0] * layers
 
     @property
     def length(self) -> int:
         """Return the number of steps held."""
-        first = self._stored[0]
-        return 0 if first is None else first[0].shape[2]
+        return self._lengths[0]
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Add the keys and values (B, H, T, D/H) of new steps to a layer, and return all of them."""
-        held = self._stored[layer]
+        begin = self._lengths[layer]
+        end = begin + key.shape[2]
+        keys, values = self._room(layer, key, end)
+        keys[:, :, begin:end], values[:, :, begin:end] = key, value
+        self._lengths[layer] = end
+        return keys[:, :, :end], values[:, :, :end]
+
+    def _room(self, layer: int, like: Tensor, end: int) -> tuple[Tensor, Tensor]:
+        """Return a layer's buffers, long enough for `end` steps."""
+        held = self._buffers[layer]
+        if held is not None and held[0].shape[2] >= end:
+            return held
+        shape = (*like.shape[:2], max(self._capacity, end if held is None else 2 * end), like.shape[3])
+        room = like.new_empty(shape), like.new_empty(shape)
         if held is not None:
-            key, value = torch.cat([held[0], key], dim=2), torch.cat([held[1], value], dim=2)
-        self._stored[layer] = (key, value)
-        return key, value
+            for new, old in zip(room, held, strict=True):
+                new[:, :, : old.shape[2]] = old
+        self._buffers[layer] = room
+        return room
 
 
 def date_angles(days: Tensor, pairs: int) -> Tensor:
@@ -130,7 +155,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
         causal = attend is None and k.shape[2] == steps
-        if attend is None and not causal:
+        if attend is None and not causal and steps > 1:  # a single step sees all that came before it
             attend = _causal(steps, k.shape[2], x.device)
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout, is_causal=causal)
@@ -230,9 +255,9 @@ class Transformer(nn.Module):
         """Return the normed output, shape (B, T, D); parameters as in `blocks`."""
         return self.ln_f(self.blocks(x, attend=attend, angles=angles, cache=cache))
 
-    def new_cache(self) -> KeyValueCache:
-        """Return an empty cache for this core."""
-        return KeyValueCache(self.config.layers)
+    def new_cache(self, *, capacity: int = 0) -> KeyValueCache:
+        """Return an empty cache for this core, with room for `capacity` steps."""
+        return KeyValueCache(self.config.layers, capacity=capacity)
 
 
 def initialise(module: nn.Module, *, layers: int, generator: torch.Generator) -> None:
