@@ -248,6 +248,24 @@ def read_block(
     return SeriesBlock(reflectance, valid, state.times[order])
 
 
+def read_clear(
+    location: Location,
+    region: Region,
+    *,
+    snapshot: str | None = None,
+    until: np.datetime64 | None = None,
+    allow_unmasked: bool = False,
+) -> np.ndarray:
+    """Return which looks the mask calls clear, next to clouds or not: (time, y, x) bool, sorted as in `read_block`."""
+    session = _read_session(location, snapshot)
+    state = _state(session)
+    scl = np.asarray(_array(zarr.open_group(session.store, mode="r"), "scl")[:, region["y"], region["x"]])
+    clear = derive_valid(scl, state.schema.mask.clear, dilation=0)
+    if allow_unmasked:
+        clear |= scl == 0
+    return np.asarray(clear[_order_until(state.times, until)])
+
+
 class CubeWriter:
     """Writes dates into one cube; made by `write_cube`, which holds the tile's lock."""
 
