@@ -261,9 +261,11 @@ class Transformer(nn.Module):
 
 
 def initialise(module: nn.Module, *, layers: int, generator: torch.Generator) -> None:
-    """Draw weights as GPT-2 does: N(0, 0.02), and N(0, 0.02 / sqrt(2 L)) where a block adds to the stream."""
+    """Draw weights as GPT-2 does: N(0, 0.02), and N(0, 0.02 / sqrt(2 L)) where a block adds to the stream; biases are 0."""
     for name, parameter in module.named_parameters():
         if parameter.dim() < 2:
+            if name.endswith("bias"):  # torch draws them from its global generator
+                nn.init.zeros_(parameter)
             continue
         spread = 0.02 / math.sqrt(2 * layers) if name.endswith("c_proj.weight") else 0.02
         nn.init.normal_(parameter, 0.0, spread, generator=generator)

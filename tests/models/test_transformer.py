@@ -213,6 +213,16 @@ def test_first_weights_have_the_published_spread() -> None:
     assert torch.equal(core.ln_f.weight, torch.ones(256))
 
 
+def test_first_weights_depend_on_the_generator_alone() -> None:
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        core = Transformer(TransformerConfig(layers=1, heads=2, width=8, bias=True))
+        initialise(core, layers=1, generator=torch.Generator().manual_seed(0))
+        states.append(core.state_dict())
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
 def test_mixed_precision_stays_near_full_precision(core: Transformer) -> None:
     x = drawn(2, STEPS, SMALL.width)
     angles = date_angles(random_days(2, STEPS), SMALL.head_width // 2)
