@@ -124,11 +124,14 @@ class EarthPT(nn.Module):
         generator : torch.Generator
             Draws questions and the bands that are kept.
         """
-        channels = to_channels(self._drop_bands(batch.values, generator))  # (B, T, 15)
-        questions = self._ask(batch, generator)
+        channels, questions = self.exercise(batch, generator)
         answer = self.answer(channels, batch.position[..., 0], batch.valid, questions)  # (B, K, 15, Q)
         truth = channels.gather(1, questions.target[..., None].expand(-1, -1, channels.shape[2]))
         return pinball(answer, truth, questions.target > questions.origin)
+
+    def exercise(self, batch: Tokens, generator: torch.Generator) -> tuple[Tensor, Questions]:
+        """Return what a batch asks in training: channels (B, T, 15), some without bands, and questions with answers."""
+        return to_channels(self._drop_bands(batch.values, generator)), self._ask(batch, generator)
 
     def answer(self, channels: Tensor, day: Tensor, valid: Tensor, questions: Questions) -> Tensor:
         """Return quantiles of every output at every question.

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from series_cases import SMALL, answers, lively_model, questions, series
 
 from models.earthpt import (
     OUTPUTS,
@@ -21,35 +22,10 @@ from models.earthpt import (
 from models.indices import BANDS
 from models.tokens import Tokens
 
-SMALL = EarthPTConfig(layers=2, heads=2, width=32, pointers=3, queries=16)
-
-
-def series(count: int = 3, looks: int = 20, seed: int = 0) -> Tokens:
-    """Return made-up series with some padding at the end of each."""
-    draw = torch.Generator().manual_seed(seed)
-    values = torch.rand((count, looks, 10), generator=draw) * 1.2 - 0.95
-    day = 7000 + torch.cumsum(1 + (torch.rand((count, looks), generator=draw) * 20).floor(), dim=1)
-    valid = torch.arange(looks) < torch.randint(looks // 2, looks + 1, (count, 1), generator=draw)
-    return Tokens(values, torch.stack([day, day], dim=-1), valid)
-
-
-def questions(batch: Tokens, count: int = 4) -> Questions:
-    """Return questions from the middle of each series on."""
-    origin = torch.full((len(batch.valid), count), batch.valid.shape[1] // 2 - 1)
-    day = batch.position[..., 0].gather(1, origin) + torch.tensor([5.0, 40.0, 90.0, 200.0])[:count]
-    return Questions(origin, day, origin)
-
-
-def answers(model: EarthPT, batch: Tokens, asked: Questions) -> torch.Tensor:
-    with torch.inference_mode():
-        return model.eval().answer(to_channels(batch.values), batch.position[..., 0], batch.valid, asked)
-
 
 @pytest.fixture(scope="module")
 def model() -> EarthPT:
-    found = EarthPT(SMALL, generator=torch.Generator().manual_seed(3))
-    torch.nn.init.normal_(found.head[2].weight, 0, 0.3, generator=torch.Generator().manual_seed(4))
-    return found
+    return lively_model(3)
 
 
 def test_channels_come_back_as_physical_values() -> None:
@@ -186,9 +162,7 @@ def test_the_embedding_is_the_mean_over_valid_looks(model: EarthPT) -> None:
     with torch.inference_mode():
         whole = model.embed(to_channels(batch.values), batch.position[..., 0], batch.valid)
         kept = int(batch.valid[0].sum())
-        alone = model.embed(
-            to_channels(batch.values[:1, :kept]), batch.position[:1, :kept, 0], batch.valid[:1, :kept]
-        )
+        alone = model.embed(to_channels(batch.values[:1, :kept]), batch.position[:1, :kept, 0], batch.valid[:1, :kept])
     assert whole.shape == (3, SMALL.width)
     assert torch.allclose(whole[:1], alone, atol=1e-5)
 
