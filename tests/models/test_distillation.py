@@ -26,7 +26,7 @@ def test_a_student_that_knows_all_its_teacher_does_has_no_distance() -> None:
     assert lesson.loss(series(), generator=torch.Generator().manual_seed(0)) == 0
 
 
-def test_a_student_comes_nearer_to_its_teacher -> None:
+def test_a_student_comes_nearer_to_its_teacher() -> None:
     known, batch = lively_model(3), series(count=8)
     student = EarthPT(EarthPTConfig(layers=1, heads=2, width=16, pointers=2, queries=16, band_dropout=0.0))
     lesson = Distillation(student, known, truth_share=0.1)
