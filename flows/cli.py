@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from flows.runtime import Summary
@@ -25,6 +26,25 @@ app = typer.Typer(
 )
 train = typer.Typer(help="Train a model.", no_args_is_help=True)
 app.add_typer(train, name="train")
+
+
+class _MapByDefault(TyperGroup):
+    """A group in which ``canopus evaluate PRODUCT ...`` is ``canopus evaluate map PRODUCT ...``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``map`` before what does not begin with a command or a call for help."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["map", *args]
+        return super().parse_args(ctx, args)
+
+
+evaluate = typer.Typer(
+    cls=_MapByDefault,
+    help="Score a map, or forecasts. `canopus evaluate PRODUCT ...` scores a map.",
+    epilog="Example: canopus evaluate warehouse/products/canopy/ID --sample sample.gpkg",
+    no_args_is_help=True,
+)
+app.add_typer(evaluate, name="evaluate")
 
 FAILED, USAGE = 1, 2
 
@@ -316,8 +336,8 @@ def sample(
     _say("\n".join(sample_map(product, out, size=size, at_least=at_least, seed=seed)))
 
 
-@app.command(epilog="Example: canopus evaluate warehouse/products/canopy/ID --sample sample.gpkg")
-def evaluate(
+@evaluate.command("map", epilog="Example: canopus evaluate map warehouse/products/canopy/ID --sample sample.gpkg")
+def evaluate_map(
     product: Annotated[str, typer.Argument(help="Folder, URL or item file of a map.")],
     *,
     labels: Annotated[
@@ -334,6 +354,64 @@ def evaluate(
 
     report = score_map(product, labels=labels, class_field=class_field, sample=sample)
     _say(json.dumps(report.scores, default=str) if as_json else report.text)
+
+
+@evaluate.command(
+    "forecast",
+    epilog="Example: canopus evaluate forecast --model earthpt --warehouse ./warehouse --aoi area.geojson "
+    "--origins 2019-01-01:2019-07-01:MS --horizon 150",
+)
+def evaluate_forecast(
+    *,
+    model: Annotated[
+        str | None, typer.Option(help="Name, or name/version; 'window' needs no training; by default the floors alone.")
+    ] = None,
+    warehouse: Warehouse = "./warehouse",
+    aoi: Area,
+    origins: Annotated[str, typer.Option(help="START:END:FREQ, both ends included, FREQ as pandas spells it.")],
+    horizon: Annotated[int, typer.Option(help="Days ahead that are scored.")] = 150,
+    context: Annotated[
+        str, typer.Option(help="Looks before the origin that may be used: valid (away from clouds) or clear.")
+    ] = "valid",
+    bands: Annotated[str | None, typer.Option(help="Comma-separated, of the cubes' bands; by default all.")] = None,
+    holdout_blocks: Annotated[
+        str | None, typer.Option(help="FOLDS:FOLD[:BLOCK]: score only blocks that training left out, e.g. 5:0:20.")
+    ] = None,
+    share: Annotated[float, typer.Option(help="Share of the pixels that are scored, drawn by their place.")] = 1.0,
+    allow_unmasked: Unmasked = False,
+    crs: Crs = None,
+    out: Annotated[str | None, typer.Option(help="Folder of report and pictures; by default the run's.")] = None,
+    dask: Dask = None,
+    as_json: Json = False,
+) -> None:
+    """Score forecasts beside every floor, with intervals and pictures, on looks held out in time."""
+    from flows.config import EvaluateForecastConfig, make_config
+    from flows.runtime import configure_prefect
+
+    given = {
+        "model": model,
+        "warehouse": warehouse,
+        "aoi": aoi,
+        "origins": origins,
+        "horizon": horizon,
+        "context": context,
+        "bands": bands.split(",") if bands else None,
+        "holdout_blocks": holdout_blocks,
+        "share": share,
+        "allow_unmasked": allow_unmasked,
+        "crs": crs,
+        "out": out,
+        "dask": dask,
+    }
+    config = make_config(EvaluateForecastConfig, {key: item for key, item in given.items() if item is not None})
+    configure_prefect(warehouse)
+    from flows.evaluate import evaluate_forecast as flow
+    from tasks.earth.forecast_tables import describe_report
+
+    with _bars():
+        state: Any = flow(config, return_state=True)
+        report = state.result(raise_on_failure=True)
+    _say(json.dumps(report) if as_json else describe_report(report))
 
 
 @app.command(epilog="Example: canopus status --warehouse ./warehouse")

@@ -138,6 +138,26 @@ class MapConfig(Settings):
     dask: str | None = None
 
 
+class EvaluateForecastConfig(Settings):
+    """Score forecasts beside every floor."""
+
+    warehouse: Warehouse = "./warehouse"
+    aoi: Area
+    crs: Crs = None
+    resolution: float = 10.0
+    model: str | None = Field(None, description="name, or name/version; without it the floors alone")
+    origins: str = Field(description="START:END:FREQ, e.g. 2019-01-01:2019-07-01:MS; FREQ as pandas spells it")
+    horizon: int = Field(150, ge=1, description="days ahead that are scored")
+    bin_days: int = Field(30, ge=1, description="errors and coverage are given by bins of so many days")
+    context: Literal["valid", "clear"] = Field("valid", description="looks before the origin that may be used")
+    bands: tuple[str, ...] | None = Field(None, description="of the cubes; by default all")
+    holdout_blocks: str | None = Field(None, description="FOLDS:FOLD[:BLOCK]: score only blocks that training left out")
+    share: float = Field(1.0, gt=0, le=1, description="of the pixels that are scored, drawn by their place")
+    allow_unmasked: AllowUnmasked = False
+    out: str | None = Field(None, description="folder or URL of report and pictures; by default the run's")
+    dask: str | None = None
+
+
 class UpdateConfig(Settings):
     """The recurring update: ingest what is new, then map it."""
 

@@ -101,6 +101,20 @@ def publish_accuracy(model: str, metrics: dict[str, Any]) -> None:
     publish_table(f"accuracy-{model}", rows, f"Accuracy of {model}: {metrics['evaluation']}")
 
 
+def publish_forecast_scores(report: dict[str, Any]) -> None:
+    """Show the errors of forecasts beside those of the floors."""
+    rows = [
+        {"index": index, "method": method, **{key: found[key] for key in ("mae", "median", "n")}}
+        | {
+            f"{key}, free of haze": report["screened"].get(index, {}).get(method, {}).get(key)
+            for key in ("mae", "median")
+        }
+        for index, methods in report["indices"].items()
+        for method, found in methods.items()
+    ]
+    publish_table("forecast-scores", rows, f"Forecasts of {report['model'] or 'the floors'}: {report['run']}")
+
+
 def publish_map_artifacts(receipt: Receipt) -> None:
     """Show a map: picture, mapped areas, links to its parts."""
     properties = receipt.item["properties"]
