@@ -106,6 +106,8 @@ class EarthPT(nn.Module):
         self.age_rate = nn.Parameter(torch.linspace(-3.0, 1.0, config.pointers))
         last = nn.Linear(2 * width, outputs * len(QUANTILES))
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), last)
+        # how much wider than trained each quantile stands from the median; set by `calibrated`
+        self.register_buffer("spread", torch.ones(outputs, len(QUANTILES)))
         initialise(self, layers=config.layers, generator=generator or torch.Generator().manual_seed(0))
         # the first answer is a plain mean of the looks with a spread of about one unit
         nn.init.zeros_(last.weight)
@@ -194,7 +196,9 @@ class EarthPT(nn.Module):
         means = F.scaled_dot_product_attention(q, k, values, attn_mask=nearness)  # (B, P, K, 15)
         gate = self.gate(asked).view(batch, count, outputs, heads).softmax(dim=-1)
         centre = torch.einsum("bpko,bkop->bko", means, gate)
-        return _quantiles(centre, self.head(asked).view(batch, count, outputs, len(QUANTILES)))
+        found = _quantiles(centre, self.head(asked).view(batch, count, outputs, len(QUANTILES)))
+        median = found[..., _MEDIAN : _MEDIAN + 1]
+        return median + (found - median) * self.get_buffer("spread")
 
     def _nearness(self, asked: Tensor, seen: Tensor) -> Tensor:
         """Return what every pointer's logits begin with: looks of the same season and of late count for more.
@@ -232,6 +236,44 @@ class EarthPT(nn.Module):
         some[:, BANDS.index("B04")] = some[:, BANDS.index("B08")] = True
         kept = torch.where(draw[:, 1:2] < 0.5, ten_metres, some) | (draw[:, :1] >= self.config.band_dropout)
         return values.masked_fill(~kept[:, None], torch.nan)
+
+
+def spread_factors(answer: Tensor, truth: Tensor) -> Tensor:
+    """Return by how much each quantile has to stand further from the median to hold its share of held-out looks.
+
+    For level q the factor is the q-quantile of (truth - median) / (answer_q - median), so that a share q of truths lies
+    at or below; the conformal idea (Romano et al. 2019, arXiv 1905.03222) with a factor instead of a shift.
+
+    Parameters
+    ----------
+    answer : Tensor, shape (N, C, quantile)
+        Forecasts of looks that training has not seen.
+    truth : Tensor, shape (N, C)
+        NaN where not known.
+
+    Returns
+    -------
+    Tensor, shape (C, quantile)
+        Between 0.5 and 3, ascending away from the median; 1 for the median and for outputs that were never seen.
+    """
+    factors = answer.new_ones(answer.shape[1:])
+    for channel in range(answer.shape[1]):
+        known = ~truth[:, channel].isnan()
+        if known.sum() < 100:
+            continue
+        median = answer[known, channel, _MEDIAN]
+        for number, level in enumerate(QUANTILES):
+            if number == _MEDIAN:
+                continue
+            width = (answer[known, channel, number] - median).abs().clamp(min=1e-6)
+            away = (truth[known, channel] - median) / width * (1 if level > 0.5 else -1)
+            # torch.quantile takes 16 million values at most
+            factors[channel, number] = torch.quantile(away[:: 1 + len(away) // 1_000_000], max(level, 1 - level))
+    factors = factors.clamp(0.5, 3.0)
+    # further quantiles are stretched at least as much, so that they stay in order
+    below = factors[:, :_MEDIAN].flip(-1).cummax(dim=-1).values.flip(-1)
+    above = factors[:, _MEDIAN + 1 :].cummax(dim=-1).values
+    return torch.cat([below, factors[:, _MEDIAN : _MEDIAN + 1], above], dim=-1)
 
 
 def to_channels(values: Tensor) -> Tensor:

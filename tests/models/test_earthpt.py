@@ -17,6 +17,7 @@ from models.earthpt import (
     config_of,
     from_channels,
     pinball,
+    spread_factors,
     to_channels,
 )
 from models.indices import BANDS
@@ -170,3 +171,26 @@ def test_the_embedding_is_the_mean_over_valid_looks(model: EarthPT) -> None:
 def test_the_config_comes_back_from_what_is_saved() -> None:
     assert config_of({"layers": 5, "width": 64, "kind": "earthpt"}) == EarthPTConfig(layers=5, width=64)
     assert math.isclose(EarthPTConfig().band_dropout, 0.5)
+
+
+def test_spread_factors_make_held_out_looks_fall_where_they_should() -> None:
+    draw = torch.Generator().manual_seed(2)
+    truth = torch.randn((40_000, 15), generator=draw)
+    truth[truth < 0] *= 2  # a longer tail below
+    level = torch.tensor(QUANTILES)
+    narrow = 0.8 * torch.distributions.Normal(0.0, 1.0).icdf(level).expand(*truth.shape, -1)
+    factors = spread_factors(narrow, truth)
+    stretched = narrow * factors
+    below = (truth[..., None] <= stretched).float().mean(dim=(0, 1))
+    assert torch.allclose(below, level, atol=0.02)
+    assert (stretched.diff(dim=-1) >= 0).all()
+    assert (factors[:, 0] > factors[:, -1]).all()
+
+
+def test_spread_widens_the_answer_and_keeps_its_median() -> None:
+    calm, wide, batch = lively_model(3), lively_model(3), series()
+    wide.spread.fill_(2.0)
+    wide.spread[:, 3] = 1.0
+    first, second = answers(calm, batch, questions(batch)), answers(wide, batch, questions(batch))
+    assert torch.equal(first[..., 3], second[..., 3])
+    assert torch.allclose(second[..., 6] - second[..., 3], 2 * (first[..., 6] - first[..., 3]), atol=1e-5)
