@@ -351,6 +351,7 @@ def _read_series(
     chosen = _chosen(prepared, cube, region)
     if not chosen.any():
         return
+    region, chosen = _cropped(region, chosen)
     plan = prepared.plan
     given: Any = {"snapshot": cube.snapshot, "until": plan.until, "allow_unmasked": plan.allow_unmasked}
     block = read_block(plan.root / cube.path, region, **given)
@@ -382,6 +383,14 @@ def _chosen(prepared: PreparedEvaluation, cube: CubePart, region: Region) -> np.
     if request.share < 1.0:
         chosen &= _drawn(region, request.share)
     return chosen
+
+
+def _cropped(region: Region, chosen: np.ndarray) -> tuple[Region, np.ndarray]:
+    """Return the smallest part of a region that holds what is chosen."""
+    rows, columns = np.flatnonzero(chosen.any(axis=1)), np.flatnonzero(chosen.any(axis=0))
+    part = {"y": slice(int(rows[0]), int(rows[-1]) + 1), "x": slice(int(columns[0]), int(columns[-1]) + 1)}
+    moved = {axis: slice(region[axis].start + part[axis].start, region[axis].start + part[axis].stop) for axis in part}
+    return moved, chosen[part["y"], part["x"]]
 
 
 def _inside(plan: MapPlan, geobox: GeoBox) -> np.ndarray:
