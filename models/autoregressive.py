@@ -33,7 +33,9 @@ class Chance:
 
     def __post_init__(self) -> None:
         if self.temperature and self.generator is None:
-            raise ValueError(f"temperature {self.temperature} needs a generator: Chance(temperature, torch.Generator())")
+            raise ValueError(
+                f"temperature {self.temperature} needs a generator: Chance(temperature, torch.Generator())"
+            )
 
     def add_to(self, prediction: Tensor) -> Tensor:
         """Return the prediction with noise."""
