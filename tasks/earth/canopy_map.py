@@ -15,8 +15,8 @@ from storage.location import Location, resolve
 from storage.manifest import Run, content_hash, start_run
 from storage.publish import Receipt
 from storage.regions import Region, region_key
+from tasks.earth.classifier_files import LoadedClassifier, load_classifier
 from tasks.earth.mapping import MapPlan, map_region, plan_map, regions_by_tile
-from tasks.earth.model_files import LoadedModel, load_model
 from tasks.earth.product import (
     InputScene,
     Lineage,
@@ -123,7 +123,7 @@ def prepare_map(request: MapRequest) -> PreparedMap:
         until=until,
         allow_unmasked=request.allow_unmasked,
     )
-    model = load_model(plan.root, request.model)
+    model = load_classifier(plan.root, request.model)
     _require_bands(model, plan)
     states = plan.states()
     manifest = {
@@ -145,7 +145,7 @@ def prepare_map(request: MapRequest) -> PreparedMap:
 
 def map_regions(prepared: PreparedMap, name: str, regions: list[Region], on_progress: Progress | None = None) -> int:
     """Classify some regions and stage them; return how many."""
-    model = load_model(prepared.plan.root, prepared.request.model)
+    model = load_classifier(prepared.plan.root, prepared.request.model)
     for count, region in enumerate(regions, start=1):
         layers = map_region(prepared.plan, model.classifier, prepared.spec.classes, region)
         write_staged_region(prepared.staging, region, layers)
@@ -164,7 +164,7 @@ def publish_prepared(prepared: PreparedMap) -> Receipt:
     return receipt
 
 
-def _require_bands(model: LoadedModel, plan: MapPlan) -> None:
+def _require_bands(model: LoadedClassifier, plan: MapPlan) -> None:
     if tuple(model.classifier.bands) != tuple(plan.bands):
         raise ConfigurationError(
             f"the model was trained on {', '.join(model.classifier.bands)}, the cubes hold {', '.join(plan.bands)}; "
@@ -172,7 +172,9 @@ def _require_bands(model: LoadedModel, plan: MapPlan) -> None:
         )
 
 
-def _spec(request: MapRequest, plan: MapPlan, model: LoadedModel, states: dict[str, CubeState], run: Run) -> MapSpec:
+def _spec(
+    request: MapRequest, plan: MapPlan, model: LoadedClassifier, states: dict[str, CubeState], run: Run
+) -> MapSpec:
     days = np.concatenate([_days(state, plan.until) for state in states.values()])
     if days.size == 0:
         raise ConfigurationError(f"no look at the area up to {request.until}; ingest earlier dates first")

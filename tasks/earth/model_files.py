@@ -1,97 +1,68 @@
-"""Models in a warehouse: ``models/<name>/<version>/`` with weights, config, card, metrics and training.
+"""Networks at rest: settings, the meaning of their numbers and their weights in the folder of a model (`model_folders`).
 
-Tensors as safetensors and everything else as JSON, so that loading runs no code. The version is a hash of weights and
-config: the same training gives the same version, and saving it again changes nothing. ``config.json`` is written
-last; a version without it does not exist yet. ``models/<name>/latest.json`` names the version saved last.
+``config.json`` holds the kind, the settings that make the model, and names, units and scaling of what goes in and comes
+out, so that the numbers are physical whoever reads them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.torch import load, save
+from torch import nn
 
-from models.forest import ForestClassifier
-from storage.classes import LandClass
-from storage.errors import NotFound, SchemaMismatch
+from models.registry import KINDS, UnknownKind, build, kind_of, make_config
+from storage.errors import SchemaMismatch
 from storage.location import Location
+from tasks.earth.model_folders import ModelParts, ModelReference, read_parts, save_parts
 from tasks.errors import ConfigurationError
 
-MODELS = "models"
-WEIGHTS, CONFIG, CARD, METRICS, TRAINING = (
-    "weights.safetensors",
-    "config.json",
-    "card.md",
-    "metrics.json",
-    "training.json",
-)
-LATEST = "latest.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+FORMAT = 1
+"""Of what `save_network` writes; another one is refused."""
 
 
 @dataclass(frozen=True)
-class ModelReference:
-    """Where a model lies, and which one it is.
-
-    Parameters
-    ----------
-    name, version : str
-        The version is 12 hexadecimal digits.
-    url : str
-        Of its folder.
-    weights_sha256 : str
-        Of ``weights.safetensors``.
-    """
-
-    name: str
-    version: str
-    url: str
-    weights_sha256: str
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model, ready to use.
+class LoadedNetwork:
+    """A network, ready to use.
 
     Parameters
     ----------
     reference : ModelReference
         Which one it is.
-    classifier : ForestClassifier
-        Predicts.
-    classes : tuple of LandClass
-        In the order of its probabilities.
-    metrics : dict
-        Scores against held-out labels.
+    model : nn.Module
+        In eval mode, on the CPU, float32.
+    kind : str
+        Name in `models.registry.KINDS`.
+    config : dict
+        Settings that make the model, JSON types.
+    metrics, training : dict
+        Scores on held-out data; data, settings and software of the training.
     """
 
     reference: ModelReference
-    classifier: ForestClassifier
-    classes: tuple[LandClass, ...]
+    model: nn.Module
+    kind: str
+    config: dict[str, Any]
     metrics: dict[str, Any]
-
-    @property
-    def weights_sha256(self) -> str:
-        """Return the hash of the weights."""
-        return self.reference.weights_sha256
+    training: dict[str, Any]
 
 
-def save_model(
+def save_network(
     warehouse: Location,
     name: str,
-    classifier: ForestClassifier,
+    model: nn.Module,
     *,
-    classes: Sequence[LandClass],
+    kind: str,
+    config: Mapping[str, Any],
     metrics: Mapping[str, Any],
     training: Mapping[str, Any],
+    card: str,
 ) -> ModelReference:
-    """Save a fitted classifier; the same one again is no work.
+    """Save a network; the same one again is no work.
 
     Parameters
     ----------
@@ -99,37 +70,38 @@ def save_model(
         Root of the warehouse.
     name : str
         Letters, digits, dots, dashes and underscores.
-    classifier : ForestClassifier
-        Fitted.
-    classes : sequence of LandClass
-        In the order of its probabilities.
+    model : nn.Module
+        On any device.
+    kind : str
+        Name in `models.registry.KINDS`.
+    config : mapping
+        JSON types: settings that make such a model, e.g. ``dataclasses.asdict(model.config)``.
     metrics, training : mapping
-        JSON types: scores against held-out labels; data, settings and software of the training.
+        JSON types: scores on held-out data; data, settings and software of the training.
+    card : str
+        Markdown, without a title: what the model is, what it was trained on, what it scores and what it cannot do.
 
     Raises
     ------
     ConfigurationError
-        Where the name cannot be a folder's.
+        Where the name cannot be a folder's, or kind and settings do not make this model.
     """
-    _require_name(name)
-    weights = save(classifier.to_tensors())
-    digest = hashlib.sha256(weights).hexdigest()
-    config = {**classifier.to_config(), "legend": [asdict(known) for known in classes], "weights_sha256": digest}
-    version = hashlib.sha256(_json(config)).hexdigest()[:12]
-    folder = warehouse / MODELS / name / version
-    reference = ModelReference(name, version, str(folder), digest)
-    if not folder.exists(CONFIG):
-        folder.write_bytes(WEIGHTS, weights)
-        folder.write_bytes(METRICS, _json(metrics))
-        folder.write_bytes(TRAINING, _json(training))
-        folder.write_bytes(CARD, model_card(reference, config, metrics, training).encode())
-        folder.write_bytes(CONFIG, _json(config))
-    (warehouse / MODELS / name).write_bytes(LATEST, _json({"version": version}))
-    return reference
+    settings = {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
+    weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    try:
+        with torch.device("meta"):
+            expected = build(kind, settings).state_dict()
+    except UnknownKind as error:
+        raise ConfigurationError(str(error)) from error
+    if difference := _difference(weights, expected):
+        raise ConfigurationError(f"the model is not what {kind} and its settings make: {difference}")
+    content = {"kind": kind, "format": FORMAT, "settings": settings, "numbers": kind_of(kind).numbers}
+    parts = ModelParts(save(weights), content, dict(metrics), dict(training), card)
+    return save_parts(warehouse, name, parts)
 
 
-def load_model(warehouse: Location, name: str, version: str | None = None) -> LoadedModel:
-    """Return a saved model.
+def load_network(warehouse: Location, name: str, version: str | None = None) -> LoadedNetwork:
+    """Return a saved network; one that the warehouse does not have is looked for among the shipped ones.
 
     Parameters
     ----------
@@ -144,116 +116,48 @@ def load_model(warehouse: Location, name: str, version: str | None = None) -> Lo
     ------
     NotFound
         Where there is no such model; the message lists those that are there.
+    ConfigurationError
+        Where the model is no network.
     SchemaMismatch
         Where its files are damaged, or written by another version of the code.
     """
-    if version is None and "/" in name:
-        name, version = name.split("/", 1)
-    _require_name(name)
-    folder = warehouse / MODELS / name / _version(warehouse, name, version)
-    config = _read_json(folder, CONFIG)
-    weights = folder.read_bytes(WEIGHTS)
-    digest = hashlib.sha256(weights).hexdigest()
-    if digest != config.get("weights_sha256"):
-        raise SchemaMismatch(f"{folder / WEIGHTS}: its sha256 is not the one in {CONFIG}; copy the model again")
+    reference, parts = read_parts(warehouse, name, version)
+    kind = str(parts.config.get("kind"))
+    if kind not in KINDS:
+        raise ConfigurationError(f"model {name} is a {kind}; wanted is a network: {', '.join(KINDS)}")
     try:
-        classifier = ForestClassifier.from_parts(load(weights), config)
-        classes = tuple(LandClass(**entry) for entry in config["legend"])
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise SchemaMismatch(f"{folder}: {error}") from error
-    return LoadedModel(
-        ModelReference(name, folder.name, str(folder), digest), classifier, classes, _read_json(folder, METRICS)
-    )
+        model = _rebuild(kind, parts)
+    except (SafetensorError, UnknownKind, KeyError, TypeError, ValueError) as error:
+        raise SchemaMismatch(f"{reference.url}: {error}") from error
+    return LoadedNetwork(reference, model, kind, parts.config["settings"], parts.metrics, parts.training)
 
 
-def list_models(warehouse: Location) -> dict[str, list[str]]:
-    """Return the versions of every model in a warehouse, sorted by name; unfinished ones are left out."""
-    names = warehouse.list_folders(MODELS)
-    return {name: found for name in names if (found := _versions(warehouse, name))}
-
-
-def model_card(
-    reference: ModelReference, config: Mapping[str, Any], metrics: Mapping[str, Any], training: Mapping[str, Any]
-) -> str:
-    """Return the card: what the model is, what it was made from, how well it does and what it cannot do."""
-    names = [entry["name"] for entry in config["legend"]]
-    scores = [*metrics.get("classes", {}).items(), *([("canopy", metrics["canopy"])] if "canopy" in metrics else [])]
-    rows = [
-        f"| {name} | {_number(s['pr_auc'])} | {_number(s['roc_auc'])} | {_number(s['prevalence'])} |"
-        for name, s in scores
-    ]
-    facts = [f"- {key.replace('_', ' ')}: {value}" for key, value in training.items()]
-    return "\n".join(
-        [
-            f"# {reference.name}, version {reference.version}",
-            "",
-            f"A forest of {config['hyper_parameters']['trees']} trees on temporal statistics of Sentinel-2 series "
-            f"({', '.join(config['bands'])}); classes {', '.join(names)}.",
-            "",
-            "## Scores against held-out labels",
-            "",
-            metrics.get("evaluation", ""),
-            "",
-            "| class | PR-AUC | ROC-AUC | prevalence |",
-            "| --- | --- | --- | --- |",
-            *rows,
-            "",
-            "## Training",
-            "",
-            *facts,
-            "",
-            "## Limits",
-            "",
-            "Each pixel is judged alone, from its own valid looks. Scores describe the labels, not the whole map, and hold "
-            "for places and years like those of the training; areas need a probability sample (`canopus sample`).",
-            "",
-        ]
-    )
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _require_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"{name!r} cannot be the name of a model: take letters, digits, dots, dashes and underscores"
+def _rebuild(kind: str, parts: ModelParts) -> nn.Module:
+    """Return the model that a config and its weights make; sizes are compared before any memory is taken."""
+    config, weights = parts.config, load(parts.weights)
+    if config.get("format") != FORMAT or config.get("numbers") != kind_of(kind).numbers:
+        raise ValueError(
+            f"format {config.get('format')!r}, or the meaning of its numbers, is not what this code reads "
+            f"(format {FORMAT}): train it again, or use the code that wrote it"
         )
+    settings = config["settings"]
+    with torch.device("meta"):
+        expected = build(kind, settings).state_dict()
+    if difference := _difference(weights, expected):
+        raise ValueError(f"the weights are not those of its settings: {difference}")
+    model = kind_of(kind).construct(make_config(kind, settings))
+    model.load_state_dict(weights)
+    return model.eval()
 
 
-def _version(warehouse: Location, name: str, version: str | None) -> str:
-    present = _versions(warehouse, name)
-    if version is not None:
-        if version in present:
-            return version
-        raise NotFound(f"model {name} has no version {version}; it has {', '.join(present) or 'none'}")
-    if not present:
-        known = ", ".join(list_models(warehouse)) or "none"
-        raise NotFound(f"no model {name!r} in {warehouse}; there are: {known}. Train one with `canopus train`")
-    try:
-        latest = str(_read_json(warehouse / MODELS / name, LATEST)["version"])
-    except NotFound:
-        latest = ""
-    if latest in present:
-        return latest
-    if len(present) == 1:
-        return present[0]
-    raise NotFound(f"model {name} has versions {', '.join(present)} and none is marked as the latest: name one of them")
-
-
-def _versions(warehouse: Location, name: str) -> list[str]:
-    folder = warehouse / MODELS / name
-    return [version for version in folder.list_folders() if (folder / version).exists(CONFIG)]
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def _read_json(folder: Location, name: str) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(folder.read_bytes(name))
-    except json.JSONDecodeError as error:
-        raise SchemaMismatch(f"{folder / name}: not JSON ({error})") from error
-    return content
+def _difference(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:
+    """Return in what weights differ from those that are expected, in words; nothing where they do not."""
+    words = [f"{name} is missing" for name in expected if name not in found]
+    words += [f"{name} is unknown" for name in found if name not in expected]
+    words += [
+        f"{name} has shape {tuple(tensor.shape)} and not {tuple(expected[name].shape)}"
+        for name, tensor in found.items()
+        if name in expected and tensor.shape != expected[name].shape
+    ]
+    more = f"; and {len(words) - 5} more" if len(words) > 5 else ""
+    return "; ".join(words[:5]) + more

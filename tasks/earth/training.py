@@ -13,10 +13,11 @@ import numpy as np
 from models.forest import ForestConfig
 from storage.classes import NO_CLASS, LandClass
 from storage.regions import Region
+from tasks.earth.classifier_files import save_classifier
 from tasks.earth.floor import FloorSettings, LabelledBlock, train_forest
 from tasks.earth.labels import LabelRules, LabelSource, blocked_folds, open_labels
 from tasks.earth.mapping import MapPlan, overlap, plan_map
-from tasks.earth.model_files import ModelReference, save_model
+from tasks.earth.model_folders import ModelReference
 from tasks.errors import ConfigurationError
 
 Progress = Callable[[str, int, int], None]
@@ -116,7 +117,7 @@ def train_floor(request: FloorRequest, on_progress: Progress | None = None) -> T
         "split": asdict(request.split),
         "software": {"canopus": version("canopus")},
     }
-    reference = save_model(
+    reference = save_classifier(
         plan.root, request.name, trained.classifier, classes=request.classes, metrics=trained.metrics, training=training
     )
     return TrainedModel(reference, trained.metrics, training)

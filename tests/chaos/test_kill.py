@@ -41,7 +41,7 @@ from storage.classes import CANOPY_CLASSES
 from storage.errors import NotFound
 from storage.location import resolve
 from tasks.earth.canopy_map import MapRequest
-from tasks.earth.model_files import save_model
+from tasks.earth.classifier_files import save_classifier
 from tasks.earth.product import verify_product
 from tasks.earth.request import IngestRequest
 
@@ -305,7 +305,7 @@ def mappable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(5)
     features = rng.normal(0.2, 0.1, (300, len(feature_names(BANDS)))).astype(np.float32)
     forest = ForestClassifier(BANDS, (0, 1, 2), ForestConfig(trees=20)).fit(features, np.arange(300) % 3)
-    save_model(resolve(folder / "warehouse"), "floor", forest, classes=CANOPY_CLASSES, metrics={}, training={})
+    save_classifier(resolve(folder / "warehouse"), "floor", forest, classes=CANOPY_CLASSES, metrics={}, training={})
     return folder / "warehouse"
 
 

@@ -1,42 +1,26 @@
-"""Models in a warehouse: saved whole or not at all, found by name, the same after loading, safe to load."""
+"""Networks at rest: the same after loading, with physical units in the file, and refused where something is off."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
+from series_cases import SMALL, answers, lively_model, questions, series
 
-from models.forest import ForestClassifier, ForestConfig, feature_names
-from storage.classes import CANOPY_CLASSES
-from storage.errors import NotFound, SchemaMismatch
+from models.earthpt import EarthPT
+from models.earthpt_published import PublishedEarthPT, PublishedEarthPTConfig
+from storage.errors import SchemaMismatch
 from storage.location import Location, resolve
-from tasks.earth.model_files import ModelReference, list_models, load_model, save_model
+from tasks.earth.model_files import load_network, save_network
+from tasks.earth.model_folders import ModelParts, ModelReference, save_parts
 from tasks.errors import ConfigurationError
 
-BANDS = ("B04", "B08")
-METRICS: dict[str, Any] = {
-    "evaluation": "pooled 5-fold",
-    "classes": {
-        "none": {"roc_auc": 0.9, "pr_auc": 0.8, "prevalence": 0.7},
-        "conifer": {"roc_auc": None, "pr_auc": None, "prevalence": 0.0},
-    },
-}
-
-
-def classifier(seed: int = 0) -> ForestClassifier:
-    rng = np.random.default_rng(seed)
-    features = rng.normal(size=(90, len(feature_names(BANDS)))).astype(np.float32)
-    return ForestClassifier(BANDS, (0, 1, 2), ForestConfig(trees=4, seed=seed)).fit(features, np.arange(90) % 3)
-
-
-def save(warehouse: Location, *, seed: int = 0, name: str = "floor") -> ModelReference:
-    return save_model(
-        warehouse, name, classifier(seed), classes=CANOPY_CLASSES, metrics=METRICS, training={"seed": seed}
-    )
+METRICS = {"ndvi": {"mae": 0.07}}
 
 
 @pytest.fixture
@@ -44,117 +28,104 @@ def warehouse(tmp_path: Path) -> Location:
     return resolve(tmp_path / "warehouse")
 
 
-def test_a_loaded_model_is_the_one_that_was_saved(warehouse: Location) -> None:
-    reference = save(warehouse)
-    loaded = load_model(warehouse, "floor")
-    features = np.random.default_rng(5).normal(size=(50, len(feature_names(BANDS)))).astype(np.float32)
-    np.testing.assert_array_equal(loaded.classifier.predict_proba(features), classifier().predict_proba(features))
-    assert loaded.classes == CANOPY_CLASSES
-    assert loaded.metrics == METRICS
-    assert loaded.reference == reference
-    assert loaded.classifier.bands == BANDS
+def save(warehouse: Location, model: EarthPT | None = None, **more: Any) -> ModelReference:
+    given = {"kind": "earthpt", "config": asdict(SMALL), "metrics": METRICS, "training": {"seed": 3}, "card": "Small."}
+    return save_network(warehouse, "small", model or lively_model(3), **given | more)
 
 
-def test_the_folder_holds_five_files_and_no_pickle(warehouse: Location, tmp_path: Path) -> None:
-    reference = save(warehouse)
-    folder = tmp_path / "warehouse" / "models" / "floor" / reference.version
-    assert {path.name for path in folder.iterdir()} == {
-        "weights.safetensors",
-        "config.json",
-        "card.md",
-        "metrics.json",
-        "training.json",
-    }
-    assert reference.weights_sha256 == hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
-    assert reference.url == str(folder)
-    assert json.loads((folder / "training.json").read_text()) == {"seed": 0}
-    card = (folder / "card.md").read_text()
-    assert "| none | 0.800 | 0.900 | 0.700 |" in card
-    assert "| conifer | - | - | 0.000 |" in card
+def test_a_loaded_network_answers_as_the_one_that_was_saved(warehouse: Location) -> None:
+    model = lively_model(3)
+    model.get_buffer("spread")[:, 0] = 1.5
+    reference = save(warehouse, model)
+    loaded = load_network(warehouse, "small")
+    assert isinstance(loaded.model, EarthPT)
+    assert not loaded.model.training
+    batch = series()
+    assert torch.equal(answers(loaded.model, batch, questions(batch)), answers(model, batch, questions(batch)))
+    assert (loaded.reference, loaded.kind, loaded.config) == (reference, "earthpt", asdict(SMALL))
+    assert (loaded.metrics, loaded.training) == (METRICS, {"seed": 3})
+    assert load_network(warehouse, f"small/{reference.version}").reference == reference
 
 
-def test_the_same_model_keeps_its_version_and_another_gets_its_own(warehouse: Location) -> None:
-    one, again, other = save(warehouse), save(warehouse), save(warehouse, seed=1)
+def test_the_file_tells_kind_settings_and_units(warehouse: Location) -> None:
+    folder = resolve(save(warehouse).url)
+    config = json.loads(folder.read_bytes("config.json"))
+    assert config["kind"] == "earthpt"
+    assert config["settings"]["width"] == SMALL.width
+    assert config["numbers"]["inputs"]["units"] == "1"
+    assert config["numbers"]["position"] == "days since 2000-01-01"
+    assert config["numbers"]["outputs"]["quantiles"] == [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95]
+    assert folder.read_bytes("card.md").decode() == f"# small, version {folder.name}\n\nSmall.\n"
+
+
+def test_other_weights_are_another_version(warehouse: Location) -> None:
+    one, again, other = save(warehouse), save(warehouse), save(warehouse, lively_model(4))
     assert one == again
     assert one.version != other.version
-    assert len(one.version) == 12
-    assert list_models(warehouse) == {"floor": sorted([one.version, other.version])}
 
 
-def test_the_model_saved_last_is_the_default_and_others_go_by_version(warehouse: Location) -> None:
-    one, other = save(warehouse), save(warehouse, seed=1)
-    assert load_model(warehouse, "floor").reference == other
-    assert load_model(warehouse, "floor", one.version).reference == one
-    assert load_model(warehouse, f"floor/{one.version}").reference == one
-    save(warehouse)
-    assert load_model(warehouse, "floor").reference == one
+def test_the_published_kind_keeps_its_order_of_bands(warehouse: Location) -> None:
+    model = PublishedEarthPT(PublishedEarthPTConfig(1, 2, 16, 8))
+    save_network(
+        warehouse,
+        "old",
+        model,
+        kind="earthpt-published",
+        config=model.to_config(),
+        metrics={},
+        training={},
+        card="Old.",
+    )
+    loaded = load_network(warehouse, "old").model
+    assert isinstance(loaded, PublishedEarthPT)
+    assert loaded.config == model.config
 
 
-def test_a_version_without_config_does_not_exist_yet(warehouse: Location) -> None:
-    reference = save(warehouse)
-    half = warehouse / "models" / "floor" / "0123456789ab"
-    half.write_bytes("weights.safetensors", b"half")
-    assert load_model(warehouse, "floor").reference == reference
-    with pytest.raises(NotFound, match=f"no version 0123456789ab; it has {reference.version}"):
-        load_model(warehouse, "floor/0123456789ab")
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"kind": "forest"}, "no network of kind 'forest'"),
+        ({"config": {"depth": 2}}, "no setting depth"),
+        ({"config": asdict(SMALL) | {"layers": 3}}, r"core\.h\.2\.ln_1\.weight is missing"),
+        ({"config": asdict(SMALL) | {"width": 16}}, r"has shape \(.*\) and not \(.*more"),
+    ],
+)
+def test_settings_that_do_not_make_the_model_are_refused(
+    warehouse: Location, more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        save(warehouse, **more)
+    assert not warehouse.list_folders("models")
 
 
-def test_config_is_written_last(warehouse: Location, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[str] = []
-    real = Location.write_bytes
-
-    def note(self: Location, name: str, data: bytes) -> None:
-        written.append(name)
-        real(self, name, data)
-
-    monkeypatch.setattr(Location, "write_bytes", note)
-    save(warehouse)
-    assert written[-2:] == ["config.json", "latest.json"]
-    assert written[0] == "weights.safetensors"
-
-
-def test_a_missing_model_says_what_is_there(warehouse: Location) -> None:
-    with pytest.raises(NotFound, match="there are: none"):
-        load_model(warehouse, "floor")
-    save(warehouse, name="oaks")
-    with pytest.raises(NotFound, match="there are: oaks"):
-        load_model(warehouse, "floor")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "format 2.*this code reads"),
+        ({"numbers": {}}, "meaning of its numbers"),
+        ({"settings": {"depth": 1}}, "no setting depth"),
+        ({"settings": asdict(SMALL) | {"layers": 3}}, "the weights are not those of its settings"),
+    ],
+)
+def test_a_file_of_other_code_is_refused(warehouse: Location, change: dict[str, Any], message: str) -> None:
+    folder = resolve(save(warehouse).url)
+    folder.write_bytes("config.json", json.dumps(json.loads(folder.read_bytes("config.json")) | change).encode())
+    with pytest.raises(SchemaMismatch, match=message):
+        load_network(warehouse, "small")
 
 
-def test_without_a_mark_a_single_version_will_do_but_two_must_be_named(warehouse: Location) -> None:
-    one = save(warehouse)
-    (warehouse / "models" / "floor").delete("latest.json")
-    assert load_model(warehouse, "floor").reference == one
-    save(warehouse, seed=1)
-    (warehouse / "models" / "floor").delete("latest.json")
-    with pytest.raises(NotFound, match="name one of them"):
-        load_model(warehouse, "floor")
+def test_weights_that_are_no_tensors_are_refused(warehouse: Location) -> None:
+    """A pickle in the place of the weights, its hash in the config: still nothing of it runs."""
+    folder = resolve(save(warehouse).url)
+    pickled = b"cos\nsystem\n(S'exit 1'\ntR."
+    folder.write_bytes("weights.safetensors", pickled)
+    config = json.loads(folder.read_bytes("config.json")) | {"weights_sha256": hashlib.sha256(pickled).hexdigest()}
+    folder.write_bytes("config.json", json.dumps(config).encode())
+    with pytest.raises(SchemaMismatch, match="small"):
+        load_network(warehouse, "small")
 
 
-def test_damaged_files_are_refused(warehouse: Location) -> None:
-    reference = save(warehouse)
-    folder = warehouse / "models" / "floor" / reference.version
-    weights, config = folder.read_bytes("weights.safetensors"), folder.read_bytes("config.json")
-    folder.write_bytes("weights.safetensors", weights[:-8] + bytes(8))
-    with pytest.raises(SchemaMismatch, match="sha256"):
-        load_model(warehouse, "floor")
-    folder.write_bytes("weights.safetensors", b"not tensors")
-    other = json.loads(config) | {"weights_sha256": hashlib.sha256(b"not tensors").hexdigest()}
-    folder.write_bytes("config.json", json.dumps(other).encode())
-    with pytest.raises(SchemaMismatch):
-        load_model(warehouse, "floor")
-    folder.write_bytes("weights.safetensors", weights)
-    folder.write_bytes("config.json", json.dumps(json.loads(config) | {"version": "99"}).encode())
-    with pytest.raises(SchemaMismatch, match="version '99'"):
-        load_model(warehouse, "floor")
-    folder.write_bytes("config.json", b"{")
-    with pytest.raises(SchemaMismatch, match="not JSON"):
-        load_model(warehouse, "floor")
-
-
-@pytest.mark.parametrize("name", ["", "../floor", ".hidden", "a b"])
-def test_names_that_are_no_folder_are_refused(warehouse: Location, name: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be the name"):
-        save(warehouse, name=name)
-    with pytest.raises(ConfigurationError, match="cannot be the name"):
-        load_model(warehouse, name)
+def test_a_classifier_is_no_network(warehouse: Location) -> None:
+    save_parts(warehouse, "floor", ModelParts(b"", {"kind": "forest"}, {}, {}, ""))
+    with pytest.raises(ConfigurationError, match="model floor is a forest; wanted is a network: earthpt"):
+        load_network(warehouse, "floor")
