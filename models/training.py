@@ -167,7 +167,7 @@ def fit(
     state: TrainState | None = None,
     on_step: OnStep | None = None,
     *,
-    checkpoint: Callable[[TrainState], None] | None = None,
+    checkpoint: Callable[[TrainState], bool | None] | None = None,
 ) -> TrainState:
     """Train a model, from where `state` stands.
 
@@ -184,7 +184,7 @@ def fit(
     on_step : callable, optional
         Hears of every `log_every`-th update and of the last.
     checkpoint : callable, optional
-        Gets the state every `checkpoint_every` updates.
+        Gets the state every `checkpoint_every` updates; where it returns True, in any process, training ends there.
 
     Raises
     ------
@@ -195,10 +195,10 @@ def fit(
     with loop.feed() as feed:
         while not loop.done:
             report = loop.update(feed)
+            if checkpoint and config.checkpoint_every and report.step % config.checkpoint_every == 0:
+                loop.end_where(bool(checkpoint(loop.state())))
             if on_step and config.log_every and (report.step % config.log_every == 0 or loop.done):
                 on_step(report)
-            if checkpoint and config.checkpoint_every and report.step % config.checkpoint_every == 0:
-                checkpoint(loop.state())
     return loop.state()
 
 
@@ -238,15 +238,15 @@ class _Loop:
         self.spent, self.begun, self.failures = 0.0, time.perf_counter(), 0
         if state is not None:
             self._resume(state)
+        self.done = self._is_over()
 
     @property
     def elapsed_s(self) -> float:
         return self.spent + time.perf_counter() - self.begun
 
-    @property
-    def done(self) -> bool:
-        out_of_time = self.config.minutes is not None and self.elapsed_s >= 60 * self.config.minutes
-        return self.step >= self.config.steps or _any_process(out_of_time, self.world)
+    def end_where(self, claim: bool) -> None:
+        """End training where one process says so."""
+        self.done = self.done or _any_process(claim, self.world, self.device)
 
     def update(self, feed: Iterator[Any]) -> StepReport:
         """Draw batches, and change the weights once."""
@@ -259,8 +259,9 @@ class _Loop:
             waited += time.perf_counter() - asked
             tokens += self.batches.tokens(batch)
             total += self._backward(batch)
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip))
-        self._apply(rate, finite=math.isfinite(total) and math.isfinite(norm))
+        norm = float(_full(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)))
+        self._apply(rate, finite=not _any_process(not math.isfinite(total + norm), self.world, self.device))
+        self.done = self._is_over()
         seconds = time.perf_counter() - begun
         return StepReport(
             self.step, self.position, tokens * self.world, total, rate, norm, seconds, waited, self._left(seconds)
@@ -334,6 +335,10 @@ class _Loop:
                 if name in self.ema:
                     self.ema[name].lerp_(parameter.detach(), 1 - decay)
 
+    def _is_over(self) -> bool:
+        out_of_time = self.config.minutes is not None and self.elapsed_s >= 60 * self.config.minutes
+        return self.step >= self.config.steps or _any_process(out_of_time, self.world, self.device)
+
     def _left(self, seconds: float) -> float:
         by_steps = (self.config.steps - self.step) * seconds
         if self.config.minutes is None:
@@ -343,6 +348,8 @@ class _Loop:
     def _resume(self, state: TrainState) -> None:
         if state.optimiser:
             self.optimiser.load_state_dict(state.optimiser)
+            for parameter, moments in self.optimiser.state.items():
+                moments.update({name: _laid_out(value, parameter) for name, value in moments.items()})
         self.step, self.position, self.spent = state.step, state.position, state.elapsed_s
 
 
@@ -357,21 +364,39 @@ def _optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 
 def _start_of_average(model: nn.Module, state: TrainState | None) -> dict[str, Tensor]:
     """Return what the average begins with; buffers are kept as they are, so that it is a whole state."""
+    present = model.state_dict()
     if state is not None and state.ema:
-        return {name: tensor.clone().to(next(model.parameters()).device) for name, tensor in state.ema.items()}
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        return {
+            name: _laid_out(tensor.clone().to(present[name].device), present[name])
+            for name, tensor in state.ema.items()
+        }
+    return {name: tensor.detach().clone() for name, tensor in present.items()}
 
 
 def _whole(content: Any) -> Any:
     """Return a copy with every tensor whole, detached and of its own memory."""
     if isinstance(content, Tensor):
-        full = content.full_tensor() if hasattr(content, "full_tensor") else content
-        return full.detach().clone()
+        return _full(content).detach().clone()
     if isinstance(content, dict):
         return {name: _whole(value) for name, value in content.items()}
     if isinstance(content, list):
         return [_whole(value) for value in content]
     return content
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """Return a tensor that FSDP spread over processes as one; all of them have to ask."""
+    return cast(Tensor, tensor.full_tensor()) if hasattr(tensor, "full_tensor") else tensor
+
+
+def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return a whole tensor spread over processes as FSDP spread another of its shape."""
+    if not hasattr(like, "full_tensor") or tensor.shape != like.shape:
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    return distribute_tensor(tensor, like.device_mesh, like.placements)
 
 
 class _LossOf(nn.Module):
@@ -393,6 +418,10 @@ def _spread_over_processes(model: nn.Module, parallel: str) -> nn.Module:
     if parallel == "fsdp":
         from torch.distributed.fsdp import fully_shard
 
+        # one block is whole at a time: what a ModuleList holds is called one after the other
+        for layers in [part for part in model.modules() if isinstance(part, nn.ModuleList)]:
+            for layer in layers:
+                fully_shard(layer)
         return cast(nn.Module, fully_shard(wrapped))
     return wrapped
 
@@ -403,11 +432,11 @@ def _ranks() -> tuple[int, int]:
     return 0, 1
 
 
-def _any_process(claim: bool, world: int) -> bool:
-    """Return whether one process says so, so that all stop at the same step."""
+def _any_process(claim: bool, world: int, device: torch.device) -> bool:
+    """Return whether one process says so, so that all do the same."""
     if world == 1:
         return claim
-    vote = torch.tensor([float(claim)])
+    vote = torch.tensor([float(claim)], device=device)
     torch.distributed.all_reduce(vote, torch.distributed.ReduceOp.MAX)
     return bool(vote.item())
 
