@@ -27,12 +27,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
-from filelock import FileLock, Timeout
 from zarr.codecs import BloscCodec
 
 from storage.errors import NotFound, TileBusy
 from storage.geozarr import coordinates
 from storage.location import Location, resolve
+from storage.locks import hold
 from storage.regions import Region
 from storage.repository import open_or_make_repository, open_repository, quiet_icechunk
 from storage.schema import (
@@ -137,7 +137,7 @@ def create_cube(location: Location, schema: CubeSchema, *, wait_s: float = 600.0
     if _stands(location, schema):
         return
     # on a folder two first writers would both commit, and one's dates be lost
-    with _tile_lock(location, wait_s):
+    with hold(location, wait_s):
         _make_cube(location, schema)
 
 
@@ -214,6 +214,7 @@ def read_block(
     snapshot: str | None = None,
     until: np.datetime64 | None = None,
     allow_unmasked: bool = False,
+    since: int = 0,
 ) -> SeriesBlock:
     """Return all looks at one region, the mask grown as the cube's rule says.
 
@@ -229,6 +230,8 @@ def read_block(
         Leave out looks on later days.
     allow_unmasked : bool
         As in `open_cube`.
+    since : int
+        Leave out dates that came before this one, in order of arrival.
     """
     session = _read_session(location, snapshot)
     group = zarr.open_group(session.store, mode="r")
@@ -236,15 +239,18 @@ def read_block(
     rows, columns = region["y"], region["x"]
     halo_rows, halo_columns, inner = _with_halo(region, state.schema)
     order = _order_until(state.times, until)
+    order = order[order >= since]
     # contiguous slices: fancy indices would read shard by shard
-    reflectance = np.asarray(_array(group, "reflectance")[:, :, rows, columns])
-    scl = np.asarray(_array(group, "scl")[:, halo_rows, halo_columns])
+    held = slice(int(order.min(initial=len(state.times))), int(order.max(initial=-1)) + 1)
+    reflectance = np.asarray(_array(group, "reflectance")[held, :, rows, columns])
+    scl = np.asarray(_array(group, "scl")[held, halo_rows, halo_columns])
     valid = derive_valid(scl, state.schema.mask.clear, dilation=state.schema.mask.dilation)[:, inner[0], inner[1]]
     if allow_unmasked:
         valid |= scl[:, inner[0], inner[1]] == 0
     valid &= (reflectance != 0).all(axis=1)
-    if not np.array_equal(order, np.arange(len(state.times))):
-        reflectance, valid = reflectance[order], valid[order]
+    kept = order - held.start
+    if not np.array_equal(kept, np.arange(len(reflectance))):
+        reflectance, valid = reflectance[kept], valid[kept]
     return SeriesBlock(reflectance, valid, state.times[order])
 
 
@@ -325,7 +331,7 @@ def write_cube(location: Location, *, wait_s: float = 600.0) -> Iterator[CubeWri
     TileBusy
         Where another process keeps the tile for longer than `wait_s`.
     """
-    with _tile_lock(location, wait_s):
+    with hold(location, wait_s):
         yield CubeWriter(location)
 
 
@@ -334,24 +340,6 @@ def tag_snapshot(location: Location, snapshot: str, name: str) -> None:
     repository = open_repository(location)
     if name not in repository.list_tags():
         repository.create_tag(name, snapshot)
-
-
-@contextlib.contextmanager
-def _tile_lock(location: Location, wait_s: float) -> Iterator[None]:
-    if location.local_path is None:
-        yield
-        return
-    path = location.local_path.with_name(f"{location.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=wait_s)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise TileBusy(f"{location}: another process has been writing to this tile for over {wait_s:.0f} s") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _stands(location: Location, schema: CubeSchema) -> bool:

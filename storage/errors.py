@@ -23,6 +23,10 @@ class TileBusy(StorageError, RuntimeError):
     """Another writer holds the tile, or committed to it meanwhile."""
 
 
+class TokensChanged(StorageError, RuntimeError):
+    """A shard of tokens is not what the store's record says: it was packed anew meanwhile, or is damaged."""
+
+
 class LocationError(StorageError, ValueError):
     """A URL that cannot be a warehouse."""
 
