@@ -393,6 +393,8 @@ def open_tokens(location: Location) -> TokenStore:
         group = zarr.open_group(location.zarr_store(read_only=True), mode="r")
     except FileNotFoundError as error:
         raise NotFound(f"{location}: there is no token store here") from error
+    if not group.attrs:
+        raise NotFound(f"{location}: there is no token store here yet: its first writer was stopped, or is at work")
     schema, request = _declared(group, str(location))
     return TokenStore(location, schema, request, _read_commits(location))
 
@@ -425,9 +427,11 @@ def write_tokens(
         Where another process keeps it for longer than `wait_s`.
     """
     with hold(location, wait_s):
-        if not location.exists("zarr.json"):
+        try:
+            store = open_tokens(location)
+        except NotFound:
             _lay_out(location, schema, request)
-        store = open_tokens(location)
+            store = open_tokens(location)
         schema.require_same(store.schema, str(location))
         _require_same(dict(store.request), json.loads(json.dumps(request)), str(location))
         yield TokenWriter(store)
@@ -437,9 +441,9 @@ def write_tokens(
 
 
 def _lay_out(location: Location, schema: TokenSchema, request: Mapping[str, Any]) -> None:
-    """Make the arrays, and last the group that readers look for."""
+    """Make the arrays, and last the attributes that readers look for."""
     location.delete(COMMITS)
-    store = location.zarr_store()
+    group = zarr.create_group(location.zarr_store(), overwrite=True)
     chunk = next(size for size in range(min(CHUNK, schema.shard), 0, -1) if schema.shard % size == 0)
     # of all that read at over 400,000 samples/s the smallest (benchmarks/bench_feed.py)
     codec = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
@@ -450,9 +454,8 @@ def _lay_out(location: Location, schema: TokenSchema, request: Mapping[str, Any]
         "place": ("sample", "index"),
     }
     for name, shape in schema.shapes.items():
-        zarr.create_array(
-            store,
-            name=name,
+        group.create_array(
+            name,
             shape=(0, *shape),
             chunks=(chunk, *(max(size, 1) for size in shape)),
             shards=(schema.shard, *(max(size, 1) for size in shape)),
@@ -461,7 +464,6 @@ def _lay_out(location: Location, schema: TokenSchema, request: Mapping[str, Any]
             fill_value=0,
             dimension_names=dimensions[name],
             attributes=_array_attributes(schema) if name == "values" else {},
-            overwrite=True,
         )
     attributes: dict[str, Any] = {
         "title": "tokens",
@@ -469,7 +471,7 @@ def _lay_out(location: Location, schema: TokenSchema, request: Mapping[str, Any]
         "canopus:tokens": asdict(schema),
         "canopus:request": dict(request),
     }
-    zarr.create_group(store, attributes=attributes)
+    group.update_attributes(attributes)
 
 
 def _array_attributes(schema: TokenSchema) -> dict[str, Any]:
@@ -539,10 +541,10 @@ def _padded(samples: TokenBlock, schema: TokenSchema) -> dict[str, np.ndarray]:
 
 
 def _checksum(stored: Mapping[str, np.ndarray]) -> int:
-    checksum = google_crc32c.Checksum()
+    checksum = 0
     for name in _ARRAYS:
-        checksum.update(np.ascontiguousarray(stored[name]).view(np.uint8).reshape(-1).data)
-    return int.from_bytes(checksum.digest(), "big")
+        checksum = google_crc32c.extend(checksum, stored[name].tobytes())
+    return checksum
 
 
 def _require_same(stored: Mapping[str, Any], asked: Mapping[str, Any], where: str) -> None:
