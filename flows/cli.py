@@ -310,7 +310,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check a product against its item and manifest."""
-    from tasks.earth.product import verify_product
+    from tasks.earth.verify import verify_product
 
     report = verify_product(product)
     if as_json:

@@ -11,18 +11,19 @@ from flows.config import MapConfig
 from flows.runtime import Summary, task_runner
 from storage.location import resolve
 from storage.publish import Receipt
-from tasks.earth.canopy_map import MapRequest, PreparedMap
+from tasks.earth.canopy_map import MapRequest
 from tasks.earth.grid import read_area
-from tasks.infer import freeze_map, map_cell, publish_product
+from tasks.earth.regional import Prepared
+from tasks.infer import fill_cell, freeze_map, publish_product
 
 
 @flow(name="map-canopy")
 def map_canopy(config: MapConfig) -> Any:
     """Classify the cubes of an area region by region, and publish the map."""
     prepared = freeze_map(to_request(config))
-    mapped = map_cells(prepared, config.dask)
+    filled = fill_cells(prepared, "map", config.dask)
     receipt = publish_product(prepared)
-    return Completed(message=f"{receipt.state}: {receipt.item_url}", data=summarise(prepared, receipt, mapped))
+    return Completed(message=f"{receipt.state}: {receipt.item_url}", data=summarise(prepared, receipt, filled))
 
 
 def to_request(config: MapConfig) -> MapRequest:
@@ -40,29 +41,33 @@ def to_request(config: MapConfig) -> MapRequest:
     )
 
 
-def map_cells(prepared: PreparedMap, dask: str | None) -> int:
-    """Classify what is left, several cells at once; return the number of regions."""
+def fill_cells(prepared: Prepared, kind: str, dask: str | None) -> int:
+    """Fill what is left, several cells at once; return the number of regions."""
     if prepared.present is not None:
         return 0
     with task_runner(dask) as runner:
         futures = [
-            runner.submit(map_cell, parameters={"prepared": prepared, "name": name, "regions": regions}, wait_for=[])
+            runner.submit(
+                fill_cell,
+                parameters={"prepared": prepared, "kind": kind, "name": name, "regions": regions},
+                wait_for=[],
+            )
             for name, regions in prepared.groups()
         ]
         return sum(future.result() for future in futures)
 
 
-def summarise(prepared: PreparedMap, receipt: Receipt, mapped: int) -> Summary:
+def summarise(prepared: Prepared, receipt: Receipt, filled: int) -> Summary:
     """Return what the command line prints."""
-    folder = receipt.item_url.rsplit("/", 1)[0]
+    rasters = (receipt.assets[raster.layer.name] for raster in prepared.job.rasters)
     return Summary(
         prepared.run.id,
-        {"mapped": mapped, "already there": len(prepared.plan.regions) - mapped},
+        {"mapped": filled, "already there": len(prepared.job.plan.regions) - filled},
         products=(receipt.item_url,),
         details={
             "state": receipt.state,
-            "map": f"{folder}/class.tif",
+            "map": next(rasters),
             "item": receipt.item_url,
-            "picture": f"{folder}/preview.png",
+            "picture": receipt.assets["preview"],
         },
     )

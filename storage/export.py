@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -32,6 +33,7 @@ Resampling: TypeAlias = Literal["nearest", "mode", "average"]
 COG_BLOCK = 512
 ZARR_CHUNK = 256
 ZARR_SHARD = 1024
+SHARD_BYTES = 2**26
 
 
 class ArrayLike(Protocol):
@@ -53,6 +55,41 @@ class ArrayLike(Protocol):
 
 
 @dataclass(frozen=True)
+class Axis:
+    """A dimension of a layer before (y, x).
+
+    Parameters
+    ----------
+    name : str
+        Of the dimension and its coordinate.
+    values : tuple of str, int or float
+        Of the coordinate, all of one type.
+    labels : tuple of str
+        What the bands of a COG are called; by default the values.
+    attributes : mapping
+        Of the coordinate, e.g. CF ``units``.
+    """
+
+    name: str
+    values: tuple[str, ...] | tuple[int, ...] | tuple[float, ...]
+    labels: tuple[str, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def date_axis(name: str, days: np.ndarray) -> Axis:
+    """Return an axis of days, (day,) datetime64[D], that CF readers decode.
+
+    Examples
+    --------
+    >>> date_axis("time", np.array(["1970-01-03"], "M8[D]")).values
+    (2,)
+    """
+    numbers = tuple(int(day) for day in days.astype("datetime64[D]").astype(int))
+    units = {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian", "standard_name": "time"}
+    return Axis(name, numbers, tuple(str(day) for day in days.astype("datetime64[D]")), units)
+
+
+@dataclass(frozen=True)
 class Layer:
     """One raster of a product: what it means and how it is written.
 
@@ -64,14 +101,12 @@ class Layer:
         What a person reads, e.g. ``"Clear looks"``.
     dtype : str
         Stored type, e.g. ``"uint16"``.
-    nodata : int
-        Stored value where there is nothing.
+    nodata : int or float
+        Stored value where there is nothing; NaN for floats.
     overviews : {"nearest", "mode", "average"}
-        How coarser versions are made; nodata never counts.
-    bands : tuple of str
-        Names of the bands where the layer has a first dimension before (y, x); empty for a plain (y, x) layer.
-    band_dimension : str
-        Name of that first dimension.
+        How coarser versions are made; nodata never counts. Floats take the nearest.
+    axes : tuple of Axis
+        Dimensions before (y, x); none for a plain (y, x) layer, at most one for a COG.
     scale : float
         Physical value = stored value x scale.
     unit : str
@@ -85,10 +120,9 @@ class Layer:
     name: str
     title: str
     dtype: str
-    nodata: int
+    nodata: int | float
     overviews: Resampling = "nearest"
-    bands: tuple[str, ...] = ()
-    band_dimension: str = "band"
+    axes: tuple[Axis, ...] = ()
     scale: float = 1.0
     unit: str = "1"
     colours: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
@@ -97,12 +131,29 @@ class Layer:
     @property
     def dimensions(self) -> tuple[str, ...]:
         """Return the names of the dimensions in order."""
-        return (self.band_dimension, "y", "x") if self.bands else ("y", "x")
+        return (*(axis.name for axis in self.axes), "y", "x")
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Return what the planes (y, x) are called, in order; empty for a plain layer."""
+        named = [axis.labels or tuple(str(value) for value in axis.values) for axis in self.axes]
+        return tuple(" ".join(labels) for labels in product(*named)) if named else ()
 
     def shape(self, geobox: GeoBox) -> tuple[int, ...]:
         """Return the shape of the layer on a grid."""
         rows, columns = (int(size) for size in geobox.shape)
-        return (len(self.bands), rows, columns) if self.bands else (rows, columns)
+        return (*self.leading, rows, columns)
+
+    @property
+    def name_and_kind(self) -> list[Any]:
+        """Return what tells this layer from another one, in JSON types: name, type, fill value, scale and axes."""
+        axes = [[axis.name, list(axis.values)] for axis in self.axes]
+        return [self.name, self.dtype, str(self.nodata), self.scale, axes]
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """Return the lengths of the dimensions before (y, x)."""
+        return tuple(len(axis.values) for axis in self.axes)
 
 
 @dataclass(frozen=True)
@@ -132,11 +183,43 @@ class Cropped:
         return self.source.dtype
 
     def __getitem__(self, key: Any) -> Any:
-        """Return the values of slices (y, x), after any leading dimensions."""
-        y, x = key[-2:]
+        """Return the values of slices (y, x), after slices of the leading dimensions or none."""
+        *leading, y, x = key
         rows = slice(self.y.start + y.start, min(self.y.start + y.stop, self.y.stop))
         columns = slice(self.x.start + x.start, min(self.x.start + x.stop, self.x.stop))
-        return self.source[(..., rows, columns)]
+        return self.source[(*(leading or (...,)), rows, columns)]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One entry of the dimension before (y, x) of a larger array, read when asked.
+
+    Parameters
+    ----------
+    source : ArrayLike, shape (..., n, y, x)
+    number : int
+        Which of the n.
+    """
+
+    source: ArrayLike
+    number: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape without the dimension."""
+        return (*self.source.shape[:-3], *self.source.shape[-2:])
+
+    @property
+    def dtype(self) -> Any:
+        """Return the type of the values."""
+        return self.source.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return the values of slices (y, x), after slices of the leading dimensions or none."""
+        *leading, y, x = key
+        whole = [slice(None)] * (len(self.source.shape) - 3)
+        before = whole if not leading or leading == [...] else leading
+        return np.asarray(self.source[(*before, slice(self.number, self.number + 1), y, x)])[..., 0, :, :]
 
 
 def write_cog(
@@ -199,7 +282,8 @@ def write_geozarr(
     Notes
     -----
     Group ``0`` holds full resolution, ``1`` half, and so on; the root has the `multiscales` layout. Chunks are 256
-    pixels in shards of up to 1024, compressed with Zstandard (Blosc's threads may order the same blocks differently).
+    pixels in shards of up to 1024 and of some 64 MiB, compressed with Zstandard (Blosc's threads may order the same
+    blocks differently). A shard holds all of a layer's last dimension before (y, x), and one entry of those before it.
     """
     levels = {str(index): 2**index for index in range(1 + len(geozarr.overview_factors(geobox.shape)))}
     root = zarr.create_group(store, zarr_format=3)
@@ -242,17 +326,17 @@ def blocks(shape: tuple[int, ...], size: int) -> Iterator[tuple[slice, slice]]:
             yield slice(y, min(y + size, rows)), slice(x, min(x + size, columns))
 
 
-def halve(values: np.ndarray, method: Resampling, *, nodata: int) -> np.ndarray:
-    """Return integers at half the resolution; an odd last row or column counts as if followed by nodata.
+def halve(values: np.ndarray, method: Resampling, *, nodata: int | float) -> np.ndarray:
+    """Return values at half the resolution; an odd last row or column counts as if followed by nodata.
 
     Parameters
     ----------
     values : ndarray, shape (..., y, x), integer
-        Stored values.
+        Stored values; for nearest, floats too.
     method : {"nearest", "mode", "average"}
         The upper-left of each 2 x 2 pixels, the most frequent value (the smallest among equals), or the mean
         rounded half up. Pixels of `nodata` do not vote and do not count in the mean.
-    nodata : int
+    nodata : int or float
         Returned where all four are `nodata` (for nearest: where the upper-left one is).
 
     Examples
@@ -262,8 +346,8 @@ def halve(values: np.ndarray, method: Resampling, *, nodata: int) -> np.ndarray:
     """
     if method == "nearest":
         return np.ascontiguousarray(values[..., ::2, ::2])
-    quads = _quads(values, nodata)  # (..., y, x) -> (4, ..., y/2, x/2)
-    reduced = _mode(quads, nodata) if method == "mode" else _average(quads, nodata)
+    quads = _quads(values, int(nodata))  # (..., y, x) -> (4, ..., y/2, x/2)
+    reduced = _mode(quads, int(nodata)) if method == "mode" else _average(quads, int(nodata))
     return reduced.astype(values.dtype)
 
 
@@ -360,22 +444,33 @@ def _write_level(
     for layer in layers:
         array = _create_variable(group, grid, layer)
         read = _reader(finer[layer.name], layer, reduce=reduce)
-        for y, x in blocks(array.shape, ZARR_SHARD):
-            array[(..., y, x)] = read(y, x)
+        for y, x in blocks(array.shape, _shard_side(layer)):
+            for outer in _outer(layer):
+                array[(*outer, y, x)] = read(outer, y, x)
         written[layer.name] = array
     return written
 
 
-def _reader(source: ArrayLike, layer: Layer, *, reduce: bool) -> Callable[[slice, slice], np.ndarray]:
+def _outer(layer: Layer) -> Iterator[tuple[slice, ...]]:
+    """Yield slices of the leading dimensions: one entry of each but the last, and all of the last."""
+    if not layer.axes:
+        yield ()
+        return
+    for numbers in product(*(range(length) for length in layer.leading[:-1])):
+        yield (*(slice(number, number + 1) for number in numbers), slice(None))
+
+
+def _reader(
+    source: ArrayLike, layer: Layer, *, reduce: bool
+) -> Callable[[tuple[slice, ...], slice, slice], np.ndarray]:
     """Return what reads a window of this level, from the source or from the level twice as fine."""
 
-    def read(y: slice, x: slice) -> np.ndarray:
-        leading = (slice(None),) if layer.bands else ()
+    def read(outer: tuple[slice, ...], y: slice, x: slice) -> np.ndarray:
         if not reduce:
-            return np.asarray(source[(*leading, y, x)])
+            return np.asarray(source[(*outer, y, x)])
         rows, columns = source.shape[-2:]
         fine = (slice(2 * y.start, min(2 * y.stop, rows)), slice(2 * x.start, min(2 * x.stop, columns)))
-        return halve(np.asarray(source[(*leading, *fine)]), layer.overviews, nodata=layer.nodata)
+        return halve(np.asarray(source[(*outer, *fine)]), layer.overviews, nodata=layer.nodata)
 
     return read
 
@@ -394,24 +489,33 @@ def _write_coordinates(group: zarr.Group, grid: GeoBox, layers: tuple[Layer, ...
         array[...] = variable.values
         array.attrs.update(variable.attrs)
     for layer in layers:
-        if layer.bands and layer.band_dimension not in group:
-            _write_band_names(group, layer)
+        for axis in layer.axes:
+            if axis.name not in group:
+                _write_axis(group, axis, layer)
 
 
-def _write_band_names(group: zarr.Group, layer: Layer) -> None:
-    """Write the names along the first dimension."""
+def _write_axis(group: zarr.Group, axis: Axis, layer: Layer) -> None:
+    """Write the coordinate of a dimension before (y, x)."""
+    words = isinstance(axis.values[0], str)
+    values = np.array(axis.values, dtype=object if words else None)
     array = group.create_array(
-        layer.band_dimension, shape=(len(layer.bands),), dtype=str, dimension_names=[layer.band_dimension]
+        axis.name,
+        shape=values.shape,
+        dtype=str if words else values.dtype,
+        dimension_names=[axis.name],
+        fill_value=np.nan if values.dtype.kind == "f" else None,
     )
-    array[...] = np.array(layer.bands, dtype=object)
-    array.attrs.update({"long_name": f"{layer.band_dimension} of {layer.title.lower()}"})
+    array[...] = values
+    array.attrs.update({"long_name": f"{axis.name} of {layer.title.lower()}"} | dict(axis.attributes))
 
 
 def _create_variable(group: zarr.Group, grid: GeoBox, layer: Layer) -> zarr.Array:
     shape = layer.shape(grid)
     leading = shape[:-2]
     chunks = (*(1 for _ in leading), ZARR_CHUNK, ZARR_CHUNK)
-    shards = (*leading, *(_shard_length(length) for length in shape[-2:]))
+    side = _shard_side(layer)
+    together = (*(1 for _ in leading[:-1]), *leading[-1:])
+    shards = (*together, *(min(side, -(-length // ZARR_CHUNK) * ZARR_CHUNK) for length in shape[-2:]))
     array = group.create_array(
         layer.name,
         shape=shape,
@@ -426,8 +530,13 @@ def _create_variable(group: zarr.Group, grid: GeoBox, layer: Layer) -> zarr.Arra
     return array
 
 
-def _shard_length(length: int) -> int:
-    return min(ZARR_SHARD, -(-length // ZARR_CHUNK) * ZARR_CHUNK)
+def _shard_side(layer: Layer) -> int:
+    """Return how many pixels wide and high a shard is, so that it can be held in memory."""
+    per_pixel = np.dtype(layer.dtype).itemsize * (layer.leading[-1] if layer.axes else 1)
+    side = ZARR_SHARD
+    while side > ZARR_CHUNK and per_pixel * side**2 > SHARD_BYTES:
+        side //= 2
+    return side
 
 
 def _variable_attributes(grid: GeoBox, layer: Layer) -> dict[str, Any]:
@@ -435,11 +544,13 @@ def _variable_attributes(grid: GeoBox, layer: Layer) -> dict[str, Any]:
     placed = geozarr.spatial_attributes(grid)
     compact = {key: value for key, value in placed.items() if key != "proj:projjson"}
     scaled = {"scale_factor": layer.scale, "add_offset": 0.0} if layer.scale != 1.0 else {}
+    # JSON has no NaN; the array's own fill value says it for floats
+    filled = {} if np.isnan(layer.nodata) else {"_FillValue": layer.nodata}
     return {
         "long_name": layer.title,
         "units": layer.unit,
         "grid_mapping": geozarr.GRID_MAPPING,
-        "_FillValue": layer.nodata,
+        **filled,
         **scaled,
         "resampling_method": layer.overviews,
         **dict(layer.attributes),

@@ -115,23 +115,30 @@ def publish_forecast_scores(report: dict[str, Any]) -> None:
     publish_table("forecast-scores", rows, f"Forecasts of {report['model'] or 'the floors'}: {report['run']}")
 
 
-def publish_map_artifacts(receipt: Receipt) -> None:
-    """Show a map: picture, mapped areas, links to its parts."""
-    properties = receipt.item["properties"]
-    areas = properties.get("canopus:mapped_area_ha", {})
-    rows = "\n".join(f"| {name} | {area:,.1f} |" for name, area in areas.items())
+def publish_product_artifacts(receipt: Receipt) -> None:
+    """Show a product: pictures, mapped areas where there are classes, links to its parts."""
+    title = receipt.item["properties"].get("title", receipt.key.item_id)
     links = "\n".join(f"- [{name}]({_served(url)})" for name, url in sorted(receipt.assets.items()))
-    picture = _served(receipt.assets["preview"])
-    text = (
-        f"# {properties.get('title', receipt.key.item_id)}\n\n![map]({picture})\n\n"
+    pictures = {name: _served(url) for name, url in receipt.assets.items() if url.endswith(".png")}
+    shown = "\n\n".join(f"![{name}]({url})" for name, url in pictures.items())
+    text = f"# {title}\n\n{shown}\n\n{_areas_table(receipt)}Item: `{receipt.item_url}` ({receipt.state})\n\n{links}\n"
+    key = f"product-{receipt.key.collection}"
+    publish_markdown(key, text, f"{title}: {receipt.key.item_id}")
+    for name, url in pictures.items():
+        if url.startswith("http"):
+            create_image_artifact(url, key=artifact_key(f"{key}-{name}"), description=receipt.key.item_id)
+
+
+def _areas_table(receipt: Receipt) -> str:
+    areas = receipt.item["properties"].get("canopus:mapped_area_ha")
+    if areas is None:
+        return ""
+    rows = "\n".join(f"| {name} | {area:,.1f} |" for name, area in areas.items())
+    return (
         f"| class | mapped area, ha |\n| --- | ---: |\n{rows}\n\n"
         "Mapped areas are counts of pixels; areas are estimated from a probability sample only "
         "(`canopus sample`, `canopus evaluate`).\n\n"
-        f"Item: `{receipt.item_url}` ({receipt.state})\n\n{links}\n"
     )
-    publish_markdown("canopy-map", text, f"Canopy map {receipt.key.item_id}")
-    if picture.startswith("http"):
-        create_image_artifact(picture, key="canopy-map-picture", description=receipt.key.item_id)
 
 
 def _served(url: str) -> str:

@@ -226,7 +226,7 @@ def prepare_evaluation(request: EvaluationRequest) -> PreparedEvaluation:
         until=last,
         allow_unmasked=request.allow_unmasked,
     )
-    bands = _bands(request, plan)
+    bands = plan.chosen_bands(request.bands)
     quantiles: tuple[float, ...] = QUANTILES
     if request.model is not None:
         forecaster = open_forecaster(plan.root, request.model)
@@ -314,15 +314,6 @@ def _head(prepared: PreparedEvaluation) -> dict[str, Any]:
         "holdout": asdict(request.holdout) if request.holdout else None,
         "share": request.share,
     }
-
-
-def _bands(request: EvaluationRequest, plan: MapPlan) -> tuple[str, ...]:
-    missing = [band for band in request.bands or () if band not in plan.bands]
-    if missing:
-        raise ConfigurationError(
-            f"--bands: the cubes hold {', '.join(plan.bands)}; {', '.join(missing)} is not among them"
-        )
-    return tuple(band for band in plan.bands if request.bands is None or band in request.bands)
 
 
 def _regions(cube: CubePart) -> list[Region]:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from tasks.earth.forecast_examples import Example
 from tasks.earth.forecast_protocol import MODEL, WINDOW_QUANTILES
-from tasks.earth.pictures import FONT, INK, MUTED, PAPER, PIXELS_PER_INCH
+from tasks.earth.pictures import FONT, INK, MUTED
+from tasks.earth.plots import (
+    date_format,
+    date_span,
+    legend_above,
+    month_ticks,
+    new_figure,
+    style_panel,
+    to_png,
+    write_title,
+    year_ticks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLOURS = {
     MODEL: "#0b5d3b",
@@ -53,28 +62,28 @@ def draw_error_by_horizon(report: Mapping[str, Any], index: str) -> bytes:
     """Return a PNG: mean and median absolute error by horizon, all clear looks and screened ones, model and floors."""
     selections = [("indices", "all clear looks"), ("screened", "looks free of haze")]
     selections = [(key, title) for key, title in selections if index in report[key]]
-    figure = _figure(5.2 * len(selections) + 0.6, 7.2)
+    figure = new_figure(5.2 * len(selections) + 0.6, 7.2)
     axes = figure.subplots(2, len(selections), sharex=True, sharey="row", squeeze=False)
     for column, (key, title) in enumerate(selections):
         for row, (measure, word) in enumerate((("mae", "mean"), ("median", "median"))):
             panel = axes[row][column]
             _draw_errors(panel, report[key][index], measure)
             number = next(iter(report[key][index].values()))["n"]
-            _style(panel, title=f"{title} ({number:,})" if row == 0 else "")
+            style_panel(panel, title=f"{title} ({number:,})" if row == 0 else "")
             if column == 0:
                 panel.set_ylabel(f"{word} absolute error, {TITLES.get(index, index)}", fontsize=9, color=MUTED)
             if row == 1:
                 panel.set_xlabel("days from the origin", fontsize=9, color=MUTED)
     for row, measure in zip(axes, ("mae", "median"), strict=True):
         _fit_to_all_but_persistence(row, report, index, measure=measure)
-    _legend(figure, axes[0][0])
-    _title(figure, f"{TITLES.get(index, index)} error by horizon", _what(report))
-    return _png(figure)
+    legend_above(figure, axes[0][0])
+    write_title(figure, f"{TITLES.get(index, index)} error by horizon", _what(report))
+    return to_png(figure)
 
 
 def draw_reliability(report: Mapping[str, Any], index: str) -> bytes:
     """Return a PNG: observed against nominal level of every quantile, and the 80 % interval by horizon and season."""
-    figure = _figure(11.0, 4.9)
+    figure = new_figure(11.0, 4.9)
     first, second, third = figure.subplots(1, 3, gridspec_kw={"width_ratios": (1.15, 1, 0.8)})
     found = report["reliability"][index]
     sources = [name for name in (MODEL, WINDOW_QUANTILES) if name in found]
@@ -87,25 +96,25 @@ def draw_reliability(report: Mapping[str, Any], index: str) -> bytes:
         first.plot(found["levels"], found[source], **style)
         _draw_coverage(second, third, coverage["indices" if source == MODEL else source][index], style)
     _finish_reliability(first, second, third, coverage["level"])
-    _legend(figure, first)
-    _title(figure, f"How far {TITLES.get(index, index)} quantiles can be believed", _what(report))
-    return _png(figure)
+    legend_above(figure, first)
+    write_title(figure, f"How far {TITLES.get(index, index)} quantiles can be believed", _what(report))
+    return to_png(figure)
 
 
 def draw_examples(examples: Sequence[Example], *, model: str | None) -> bytes:
     """Return a PNG: for each pixel its looks, the forecast with its 80 % band, floors, and the looks held out."""
-    figure = _figure(12.0, 2.35 * len(examples) + 1.5)
+    figure = new_figure(12.0, 2.35 * len(examples) + 1.5)
     panels = figure.subplots(
         len(examples), 2, squeeze=False, sharey="row", sharex="col", gridspec_kw={"width_ratios": (1, 1.5)}
     )
     for (left, right), example in zip(panels, examples, strict=True):
-        _draw_past(left, example)
+        draw_past(left, example)
         _draw_future(right, example, model=model)
-    _legend(figure, panels[0][1], columns=9)
+    legend_above(figure, panels[0][1], columns=9)
     index = TITLES.get(examples[0].index, examples[0].index)
     what = f"forecast of {model}" if model else "no model: median and quantiles of the season's looks"
-    _title(figure, f"{index} of single pixels, from {examples[0].origin} on", f"{what}; band: 80 % interval")
-    return _png(figure)
+    write_title(figure, f"{index} of single pixels, from {examples[0].origin} on", f"{what}; band: 80 % interval")
+    return to_png(figure)
 
 
 def _draw_errors(panel: Axes, methods: Mapping[str, Any], measure: str) -> None:
@@ -149,9 +158,9 @@ def _draw_coverage(second: Axes, third: Axes, parts: Mapping[str, Any], style: M
 
 
 def _finish_reliability(first: Axes, second: Axes, third: Axes, level: float) -> None:
-    _style(first, title="share of looks at or below a quantile")
-    _style(second, title="inside the 80 % interval, by horizon")
-    _style(third, title="by season")
+    style_panel(first, title="share of looks at or below a quantile")
+    style_panel(second, title="inside the 80 % interval, by horizon")
+    style_panel(third, title="by season")
     first.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     first.set_xlabel("level of the quantile", fontsize=9, color=MUTED)
     first.set_ylabel("observed", fontsize=9, color=MUTED)
@@ -164,15 +173,45 @@ def _finish_reliability(first: Axes, second: Axes, third: Axes, level: float) ->
     third.margins(x=0.2)
 
 
-def _draw_past(panel: Axes, example: Example) -> None:
+class History(Protocol):
+    """A pixel's looks before an origin."""
+
+    @property
+    def index(self) -> str:
+        """Return which index."""
+        ...
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """Return x and y of the pixel's centre, metres."""
+        ...
+
+    @property
+    def origin(self) -> np.datetime64:
+        """Return when the forecast is made."""
+        ...
+
+    @property
+    def dates(self) -> np.ndarray:
+        """Return the days of the looks, (time,)."""
+        ...
+
+    @property
+    def looks(self) -> np.ndarray:
+        """Return their values, (time,)."""
+        ...
+
+
+def draw_past(panel: Axes, example: History) -> None:
+    """Draw the looks of at most four years before the origin."""
     panel.plot(example.dates, example.looks, "o", color=MUTED, markersize=2.6)
     place = f"{example.place[0]:,.0f} E, {example.place[1]:,.0f} N"
-    _style(panel, title=f"{place}: looks before")
+    style_panel(panel, title=f"{place}: looks before")
     panel.set_ylabel(TITLES.get(example.index, example.index), fontsize=9, color=MUTED)
     start = example.origin.astype("datetime64[D]") - np.timedelta64(4 * 365, "D")
-    panel.set_xlim(*_span(max(start, example.dates[0]) - np.timedelta64(20, "D"), example.origin))
-    panel.xaxis.set_major_locator(_years())
-    panel.xaxis.set_major_formatter(_date_format("%Y"))
+    panel.set_xlim(*date_span(max(start, example.dates[0]) - np.timedelta64(20, "D"), example.origin))
+    panel.xaxis.set_major_locator(year_ticks())
+    panel.xaxis.set_major_formatter(date_format("%Y"))
 
 
 def _draw_future(panel: Axes, example: Example, *, model: str | None) -> None:
@@ -191,36 +230,12 @@ def _draw_future(panel: Axes, example: Example, *, model: str | None) -> None:
     panel.plot(example.held_dates[~hazy], example.held[~hazy], "o", label="held out", **seen)
     seen["markerfacecolor"] = "none"
     panel.plot(example.held_dates[hazy], example.held[hazy], "o", label="held out, hazy", **seen)
-    _style(panel, title=f"mean error {example.error:.3f}, rank {example.rank} of {example.among} by error")
+    style_panel(panel, title=f"mean error {example.error:.3f}, rank {example.rank} of {example.among} by error")
     values = np.concatenate([example.looks, example.held, low, high])
     panel.set_ylim(max(-0.35, np.nanmin(values) - 0.05), min(1.05, np.nanmax(values) + 0.05))
-    panel.set_xlim(*_span(example.origin - np.timedelta64(2, "D"), example.days[-1] + np.timedelta64(4, "D")))
-    panel.xaxis.set_major_locator(_months())
-    panel.xaxis.set_major_formatter(_date_format("%-d %b %Y"))
-
-
-def _span(first: np.datetime64, last: np.datetime64) -> tuple[float, float]:
-    from matplotlib.dates import date2num
-
-    return float(date2num(first)), float(date2num(last))
-
-
-def _years() -> Any:
-    from matplotlib.dates import YearLocator
-
-    return YearLocator()
-
-
-def _months() -> Any:
-    from matplotlib.dates import AutoDateLocator
-
-    return AutoDateLocator(minticks=3, maxticks=7)
-
-
-def _date_format(pattern: str) -> Any:
-    from matplotlib.dates import DateFormatter
-
-    return DateFormatter(pattern)
+    panel.set_xlim(*date_span(example.origin - np.timedelta64(2, "D"), example.days[-1] + np.timedelta64(4, "D")))
+    panel.xaxis.set_major_locator(month_ticks())
+    panel.xaxis.set_major_formatter(date_format("%-d %b %Y"))
 
 
 def _what(report: Mapping[str, Any]) -> str:
@@ -230,53 +245,3 @@ def _what(report: Mapping[str, Any]) -> str:
         f"{name}; {counts['origins']} origins {rule['origins'][0]} to {rule['origins'][-1]}, "
         f"{counts['pixels']:,} pixels, {counts['targets']:,} looks held out"
     )
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # no pyplot: its global state is shared between threads
-    figure = Figure(figsize=(width, height), dpi=PIXELS_PER_INCH, facecolor=PAPER)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _style(panel: Axes, *, title: str) -> None:
-    panel.set_title(title, fontsize=9.5, color=INK, family=FONT, loc="left")
-    panel.set_facecolor("#ffffff")
-    panel.grid(color="#e4e6df", linewidth=0.6)
-    panel.set_axisbelow(True)
-    panel.tick_params(labelsize=8, labelcolor=MUTED, color=MUTED)
-    for side, spine in panel.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(MUTED)
-
-
-def _legend(figure: Figure, panel: Axes, *, columns: int = 6) -> None:
-    handles, labels = panel.get_legend_handles_labels()
-    rows = -(-len(labels) // columns)
-    height = figure.get_figheight()
-    figure.legend(
-        handles,
-        labels,
-        loc="upper left",
-        bbox_to_anchor=(0.01, 1 - 0.62 / height),
-        ncols=columns,
-        fontsize=8.5,
-        frameon=False,
-        labelcolor=INK,
-    )
-    figure.tight_layout(rect=(0, 0, 1, 1 - (0.68 + 0.24 * rows) / height))
-
-
-def _title(figure: Figure, title: str, what: str) -> None:
-    height = figure.get_figheight()
-    figure.text(0.015, 1 - 0.3 / height, title, fontsize=13, color=INK, family=FONT, weight="bold")
-    figure.text(0.015, 1 - 0.52 / height, what, fontsize=9, color=MUTED, family=FONT)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor=PAPER, metadata={"Software": None})
-    return buffer.getvalue()

@@ -1,11 +1,11 @@
-"""Map an area from a classifier, region by region: what to read, what to predict, what goes into staging."""
+"""Fill a grid from the cubes of an area, region by region: what to read, what a model says of it, what is staged."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,19 +15,21 @@ from odc.geo.geom import Geometry
 from odc.geo.xr import xr_reproject
 from rasterio.features import rasterize
 
-from storage.classes import NO_CLASS, LandClass
+from storage.classes import LandClass
 from storage.cube import CubeState, SeriesBlock, read_block, read_state
 from storage.errors import NotFound
+from storage.export import Layer
 from storage.location import Location, resolve
 from storage.regions import Region, cut_regions, region_key
 from storage.schema import CHUNK, REFLECTANCE_SCALE
 from tasks.earth.grid import Tile, tiles_of
+from tasks.earth.layers import CLEAR_COUNT, NO_COUNT, NO_DATE, PROBABILITY_SCALE, map_layers
 from tasks.errors import ConfigurationError
 
-PROBABILITY_SCALE = 10_000
-NO_PROBABILITY = 65535
-NO_COUNT = 65535
 _PIXELS_AT_ONCE = 16_384
+
+Fill = Callable[[SeriesBlock], dict[str, np.ndarray]]
+"""From the looks at a window of a cube to stored values of every layer: (..., y, x)."""
 
 
 class Classifier(Protocol):
@@ -121,6 +123,21 @@ class MapPlan:
             allow_unmasked=self.allow_unmasked,
         )
 
+    def chosen_bands(self, asked: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the bands that are asked for, in the order of the cubes; all of them for None.
+
+        Raises
+        ------
+        ConfigurationError
+            Where the cubes lack one.
+        """
+        missing = [band for band in asked or () if band not in self.bands]
+        if missing:
+            raise ConfigurationError(
+                f"--bands: the cubes hold {', '.join(self.bands)}; {', '.join(missing)} is not among them"
+            )
+        return tuple(band for band in self.bands if asked is None or band in asked)
+
     def states(self) -> dict[str, CubeState]:
         """Return what the cubes held when the map was planned."""
         return {cube.path: read_state(self.root / cube.path, cube.snapshot) for cube in self.cubes}
@@ -164,51 +181,114 @@ def plan_map(
     return MapPlan(warehouse, tuple(cubes), staging, product, area, bands.pop(), until, allow_unmasked)
 
 
-def map_region(
-    plan: MapPlan, classifier: Classifier, classes: Sequence[LandClass], region: Region
-) -> dict[str, np.ndarray]:
+def fill_region(plan: MapPlan, region: Region, layers: tuple[Layer, ...], fill: Fill) -> dict[str, np.ndarray]:
     """Return the layers of one region as they are staged.
+
+    Parameters
+    ----------
+    plan : MapPlan
+        Cubes and grid.
+    region : dict of str to slice
+        Of the staging grid.
+    layers : tuple of Layer
+        ``clear_count`` among them: each pixel comes whole from the first cube that has a look at it.
+    fill : callable
+        Given the looks at a window of one cube.
 
     Returns
     -------
     dict of str to ndarray
-        ``class (y, x)`` uint8, ``probability (class, y, x)`` uint16, ``clear_count (y, x)`` uint16,
-        ``last_clear_date (y, x)`` uint16, days since 1970-01-01.
+        Stored values (..., y, x) per layer; outside the area the fill value.
     """
     geobox = plan.staging[region["y"], region["x"]]
-    layers = _empty_layers(_shape(geobox), classes)
+    inside = plan.inside(region)
+    found = empty_layers(layers, _shape(geobox))
     for cube in plan.cubes:
-        part = _map_from_cube(plan, cube, classifier, classes, geobox)
+        if (found[CLEAR_COUNT][inside] > 0).all():
+            break
+        part = _fill_from_cube(plan, cube, geobox, layers, fill=fill)
         if part is not None:
-            _lay_under(layers, part)
-    _blank(layers, ~plan.inside(region))
-    return layers
+            _lay_under(found, part)
+    for layer in layers:
+        found[layer.name][..., ~inside] = layer.nodata
+    return found
 
 
-def classify_block(block: SeriesBlock, classifier: Classifier, classes: Sequence[LandClass]) -> dict[str, np.ndarray]:
+def map_region(
+    plan: MapPlan, classifier: Classifier, classes: tuple[LandClass, ...], region: Region
+) -> dict[str, np.ndarray]:
+    """Return the layers of a canopy map in one region as they are staged."""
+    return fill_region(
+        plan, region, map_layers(classes), partial(classify_block, classifier=classifier, classes=classes)
+    )
+
+
+def classify_block(block: SeriesBlock, classifier: Classifier, classes: tuple[LandClass, ...]) -> dict[str, np.ndarray]:
     """Return the layers of a block of series, pixels without a valid look as no data."""
-    times, bands, rows, columns = block.reflectance.shape
-    layers = _empty_layers((rows, columns), classes)
-    if times == 0:
-        return layers
-    valid = block.valid.reshape(times, -1)
-    counts = valid.sum(axis=0)
-    chosen = np.flatnonzero(counts)
+    layers = empty_layers(map_layers(classes), block.valid.shape[1:])
     probability = layers["probability"].reshape(len(classes), -1)
-    reflectance = block.reflectance.reshape(times, bands, -1)
-    dates = block.times.astype("datetime64[D]")
-    for start in range(0, chosen.size, _PIXELS_AT_ONCE):
-        pixels = chosen[start : start + _PIXELS_AT_ONCE]
-        found = classifier.probabilities(
-            to_physical(reflectance[:, :, pixels]), valid[:, pixels], dates, jobs=os.cpu_count() or 1
-        )
-        probability[:, pixels] = np.round(found.T * PROBABILITY_SCALE).astype(np.uint16)
+    for looks in looks_at(block, at_once=_PIXELS_AT_ONCE):
+        found = classifier.probabilities(looks.reflectance, looks.valid, looks.dates, jobs=os.cpu_count() or 1)
+        probability[:, looks.pixels] = np.round(found.T / PROBABILITY_SCALE).astype(np.uint16)
+    count_looks(block, layers)
     values = np.array([land_class.value for land_class in classes], dtype=np.uint8)
-    layers["class"].reshape(-1)[chosen] = values[probability[:, chosen].argmax(axis=0)]
-    layers["clear_count"][...] = np.minimum(counts, NO_COUNT - 1).reshape(rows, columns)
-    days = dates.astype("int64")[:, None]
-    layers["last_clear_date"][...] = np.where(valid, days, 0).max(axis=0).reshape(rows, columns)
+    seen = layers[CLEAR_COUNT].reshape(-1) > 0
+    layers["class"].reshape(-1)[seen] = values[probability[:, seen].argmax(axis=0)]
     return layers
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The looks at some pixels of a block, as models take them.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (pixel,), int
+        Numbers in the block, row by row.
+    reflectance : ndarray, shape (time, band, pixel), float32
+        0 to 1, NaN where there is no data.
+    valid : ndarray, shape (time, pixel), bool
+    dates : ndarray, shape (time,), datetime64[D]
+    """
+
+    pixels: np.ndarray
+    reflectance: np.ndarray
+    valid: np.ndarray
+    dates: np.ndarray
+
+
+def looks_at(block: SeriesBlock, *, at_once: int, bands: Sequence[int] | None = None) -> Iterator[Looks]:
+    """Yield the looks at every pixel of a block that has a valid one, some pixels at a time.
+
+    Parameters
+    ----------
+    block : SeriesBlock
+        Whole.
+    at_once : int
+        Pixels.
+    bands : sequence of int, optional
+        Which of the block's bands; by default all.
+    """
+    times, count = block.reflectance.shape[:2]
+    if not times:
+        return
+    valid = block.valid.reshape(times, -1)
+    reflectance = block.reflectance.reshape(times, count, -1)
+    dates = block.times.astype("datetime64[D]")
+    chosen = np.flatnonzero(valid.any(axis=0))
+    kept = list(range(count) if bands is None else bands)
+    for start in range(0, chosen.size, at_once):
+        pixels = chosen[start : start + at_once]
+        yield Looks(pixels, to_physical(reflectance[:, :, pixels][:, kept]), valid[:, pixels], dates)
+
+
+def count_looks(block: SeriesBlock, layers: dict[str, np.ndarray]) -> None:
+    """Fill in how many valid looks each pixel has, and the date of the last."""
+    if not len(block.times):
+        return
+    layers[CLEAR_COUNT][...] = np.minimum(block.valid.sum(axis=0), NO_COUNT - 1)
+    days = block.times.astype("datetime64[D]").astype("int64")[:, None, None]
+    layers["last_clear_date"][...] = np.where(block.valid, days, NO_DATE).max(axis=0)
 
 
 def to_physical(stored: np.ndarray) -> np.ndarray:
@@ -262,40 +342,30 @@ def _snapped(bounds: Any, step: float, anchor: GeoBox) -> GeoBox:
     return GeoBox(size, Affine(pixel, 0, left, 0, -pixel, top), anchor.crs)
 
 
-def _empty_layers(size: tuple[int, int], classes: Sequence[LandClass]) -> dict[str, np.ndarray]:
-    return {
-        "class": np.full(size, NO_CLASS, dtype=np.uint8),
-        "probability": np.full((len(classes), *size), NO_PROBABILITY, dtype=np.uint16),
-        "clear_count": np.zeros(size, dtype=np.uint16),
-        "last_clear_date": np.zeros(size, dtype=np.uint16),
-    }
-
-
-def _blank(layers: dict[str, np.ndarray], outside: np.ndarray) -> None:
-    layers["class"][outside] = NO_CLASS
-    layers["probability"][:, outside] = NO_PROBABILITY
-    layers["clear_count"][outside] = NO_COUNT
-    layers["last_clear_date"][outside] = 0
+def empty_layers(layers: tuple[Layer, ...], size: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Return layers of pixels (y, x) that lie in the area and have no look."""
+    empty = {layer.name: np.full((*layer.leading, *size), layer.nodata, dtype=layer.dtype) for layer in layers}
+    empty[CLEAR_COUNT][...] = 0
+    return empty
 
 
 def _lay_under(layers: dict[str, np.ndarray], part: dict[str, np.ndarray]) -> None:
     """Fill pixels that have no look yet; each comes whole from one cube."""
-    take = (layers["clear_count"] == 0) & (part["clear_count"] > 0)
+    take = (layers[CLEAR_COUNT] == 0) & (part[CLEAR_COUNT] > 0)
     for name, values in part.items():
         layers[name][..., take] = values[..., take]
 
 
-def _map_from_cube(
-    plan: MapPlan, cube: CubePart, classifier: Classifier, classes: Sequence[LandClass], geobox: GeoBox
+def _fill_from_cube(
+    plan: MapPlan, cube: CubePart, geobox: GeoBox, layers: tuple[Layer, ...], *, fill: Fill
 ) -> dict[str, np.ndarray] | None:
     same_crs = cube.tile.geobox.crs == geobox.crs
     source = geobox if same_crs else geobox.to_crs(str(cube.tile.geobox.crs)).pad(2)
     window = overlap(cube.tile.geobox, source)
     if window is None:
         return None
-    block = plan.read(cube, window)
-    layers = classify_block(block, classifier, classes)
-    return _onto(layers, cube.tile.geobox[window["y"], window["x"]], geobox, classes)
+    found = fill(plan.read(cube, window))
+    return _onto(found, cube.tile.geobox[window["y"], window["x"]], geobox, layers)
 
 
 def overlap(tile: GeoBox, part: GeoBox) -> Region | None:
@@ -309,29 +379,28 @@ def overlap(tile: GeoBox, part: GeoBox) -> Region | None:
 
 
 def _onto(
-    layers: dict[str, np.ndarray], source: GeoBox, target: GeoBox, classes: Sequence[LandClass]
+    found: dict[str, np.ndarray], source: GeoBox, target: GeoBox, layers: tuple[Layer, ...]
 ) -> dict[str, np.ndarray]:
     if source == target:
-        return layers
-    moved = _empty_layers(_shape(target), classes)
+        return found
     if source.crs == target.crs:
+        moved = empty_layers(layers, _shape(target))
         row = round((source.affine.f - target.affine.f) / target.affine.e)
         column = round((source.affine.c - target.affine.c) / target.affine.a)
         rows, columns = _shape(source)
-        for name, values in layers.items():
+        for name, values in found.items():
             moved[name][..., row : row + rows, column : column + columns] = values
         return moved
-    for name, values in layers.items():
-        moved[name] = _reproject(values, source, target, fill=int(moved[name].flat[0]))
-    return moved
+    fills = {layer.name: layer.nodata for layer in layers} | {CLEAR_COUNT: 0}
+    return {name: _reproject(values, source, target, fill=fills[name]) for name, values in found.items()}
 
 
-def _reproject(values: np.ndarray, source: GeoBox, target: GeoBox, *, fill: int) -> np.ndarray:
+def _reproject(values: np.ndarray, source: GeoBox, target: GeoBox, *, fill: int | float) -> np.ndarray:
     from odc.geo.xr import wrap_xr
 
-    planes = values if values.ndim == 3 else values[None]
+    planes = values.reshape(-1, *values.shape[-2:])
     warped = [
         np.asarray(xr_reproject(wrap_xr(plane, source, nodata=fill), target, resampling="nearest", dst_nodata=fill))
         for plane in planes
     ]
-    return np.stack(warped) if values.ndim == 3 else warped[0]
+    return np.stack(warped).reshape(*values.shape[:-2], *_shape(target))

@@ -21,6 +21,7 @@ FONT = "DejaVu Sans"
 INK, MUTED, PAPER, BLANK = "#23291f", "#6b7266", "#fbfaf6", "#ffffff"
 PIXELS_PER_INCH = 130
 MAP_INCHES = 7.0
+PREVIEW_PIXELS = 1400
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,33 @@ def draw_class_map(
     left, bottom, right, top = (float(edge) for edge in geobox.boundingbox)
     axes.imshow(colour(values, classes), extent=(left, right, bottom, top), interpolation="nearest", aspect="equal")
     _draw_frame(axes, geobox)
-    _draw_scale_bar(axes, geobox)
+    draw_scale_bar(axes, geobox)
     _draw_words(figure, caption, size)
     blank = bool((values == NO_CLASS).any())
     panel = figure.add_axes(((width + 1.1) / size[0], 0.8 / size[1], 2.5 / size[0], height / size[1]))
     _draw_legend(panel, classes, caption.areas_ha, height=height, blank=blank)
     figure.savefig(path, format="png", facecolor=PAPER, metadata={"Software": None, "Title": caption.title})
+
+
+def finest_overview(group: Path, *, most: int = PREVIEW_PIXELS) -> tuple[Any, GeoBox]:
+    """Return the finest level of a product's Zarr group that a picture can show, and its grid.
+
+    Parameters
+    ----------
+    group : Path
+        Local Zarr group with a `multiscales` layout.
+    most : int
+        Pixels along the longer side.
+    """
+    import zarr
+
+    from storage.geozarr import geobox_from_attributes
+
+    root = zarr.open_group(group, mode="r")
+    layout: Any = root.attrs["multiscales"]
+    fitting = [level["asset"] for level in layout["layout"] if max(level["spatial:shape"]) <= most]
+    level: Any = root[fitting[0] if fitting else layout["layout"][-1]["asset"]]
+    return level, geobox_from_attributes(level.attrs)
 
 
 def colour(values: np.ndarray, classes: tuple[LandClass, ...]) -> np.ndarray:
@@ -135,7 +157,7 @@ def _draw_frame(axes: Axes, geobox: GeoBox) -> None:
         spine.set_linewidth(0.8)
 
 
-def _draw_scale_bar(axes: Axes, geobox: GeoBox) -> None:
+def draw_scale_bar(axes: Axes, geobox: GeoBox) -> None:
     """Draw a bar of a round length, at most a quarter of the width, and an arrow to grid north."""
     left, bottom, right, top = (float(edge) for edge in geobox.boundingbox)
     width, height = right - left, top - bottom

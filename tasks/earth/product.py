@@ -1,58 +1,31 @@
-"""The canopy map as a product: COGs, GeoZarr, picture, STAC item and collection, from a staged map."""
+"""What every raster product of the Earth has in common: COGs, GeoZarr, STAC item and collection, from staged layers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import numpy as np
 import pyproj
 import shapely
 import shapely.geometry
 from odc.geo.geobox import GeoBox
 
-from storage.classes import NO_CLASS, LandClass
 from storage.errors import SchemaMismatch, StorageError
-from storage.export import ArrayLike, Cropped, Layer, blocks, write_cog, write_geozarr
-from storage.geozarr import geobox_from_attributes, spatial_attributes
+from storage.export import ArrayLike, Cropped, Layer, Plane, write_cog, write_geozarr
+from storage.geozarr import spatial_attributes
 from storage.location import Location, resolve
-from storage.publish import ProductKey, Receipt, find_product, product_id, publish
+from storage.publish import ProductKey, Receipt, product_id, publish
 from storage.regions import Region
-from tasks.earth.pictures import Caption, draw_class_map
-from tasks.earth.staging import (
-    create_staging,
-    map_layers,
-    missing_pixels,
-    open_staging,
-    staged_regions_done,
-    write_staged_region,
-)
-from tasks.earth.verify import check_map, verify_product
-
-__all__ = [
-    "InputScene",
-    "Lineage",
-    "MapSpec",
-    "create_staging",
-    "find_map",
-    "map_layers",
-    "publish_map",
-    "staged_regions_done",
-    "verify_product",
-    "write_staged_region",
-]
-
-VERSION = 1
-"""Of the layout of a map product; part of the id, to be raised when the same staged map gives other files."""
+from tasks.earth.staging import missing_pixels, open_staging
+from tasks.earth.verify import check_product
 
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 ZARR_TYPE = "application/vnd.zarr"
-PREVIEW_PIXELS = 1400
 STAC_VERSION = "1.1.0"
 EXTENSIONS = {
     name: f"https://stac-extensions.github.io/{name}/v{version}/schema.json"
@@ -67,7 +40,7 @@ EXTENSIONS = {
 
 @dataclass(frozen=True)
 class InputScene:
-    """A scene that a map was made from: item id and where its STAC item or its product lies."""
+    """A scene that a product was made from: item id and where its STAC item or its product lies."""
 
     scene_id: str
     href: str
@@ -75,7 +48,7 @@ class InputScene:
 
 @dataclass(frozen=True)
 class Lineage:
-    """What a map was made from and by.
+    """What a product was made from and by.
 
     Parameters
     ----------
@@ -84,11 +57,11 @@ class Lineage:
     snapshots : mapping of str to str
         Icechunk snapshot per cube, the cube named as in the warehouse (``earth/<grid>/<tile>``).
     weights_sha256, config_hash : str
-        The classifier's weights and the run's configuration.
+        The model's weights and the run's configuration.
     software : mapping of str to str
         Name to version of the code, e.g. ``{"canopus": "0.1.0"}``.
     run_id : str
-        Run that made the map; not part of the product's id.
+        Run that made it; not part of the product's id.
     created : datetime
         When that run started, with a time zone; not part of the product's id.
     """
@@ -103,8 +76,71 @@ class Lineage:
 
 
 @dataclass(frozen=True)
-class MapSpec:
-    """A map to publish.
+class Raster:
+    """A COG of a product, and where the same values stand in its Zarr group.
+
+    Parameters
+    ----------
+    layer : Layer
+        What the COG holds.
+    variable : str
+        Of the Zarr group; by default the layer's name.
+    plane : int or None
+        Entry of the variable's dimension before (y, x), where the COG holds one of them.
+    fields : mapping
+        Further fields of the asset, in JSON types.
+    """
+
+    layer: Layer
+    variable: str = ""
+    plane: int | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str:
+        """Return the name of the file."""
+        return f"{self.layer.name}.tif"
+
+    def source(self, sources: Mapping[str, ArrayLike]) -> ArrayLike:
+        """Return the values, from those of the Zarr group's variables."""
+        whole = sources[self.variable or self.layer.name]
+        return whole if self.plane is None else Plane(whole, self.plane)
+
+    def asset(self, *, resolution: float | None = None) -> dict[str, Any]:
+        """Return what the item says of the COG; without a resolution, the collection of all of its kind."""
+        layer = self.layer
+        fields: dict[str, Any] = {
+            "type": COG_TYPE,
+            "title": layer.title,
+            "roles": ["data"],
+            "data_type": layer.dtype,
+            "nodata": layer.nodata,
+            "unit": layer.unit,
+            "raster:scale": layer.scale,
+            "raster:offset": 0.0,
+            "raster:sampling": "area",
+            "bands": [{"name": name} for name in layer.bands or (layer.name,)],
+            **self.fields,
+        }
+        if self.variable:
+            fields["canopus:variable"] = self.variable
+        if self.plane is not None:
+            fields["canopus:plane"] = self.plane
+        return fields if resolution is None else fields | {"raster:spatial_resolution": resolution}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG beside the rasters: its asset's name, which is the file's too, its title, what it is for."""
+
+    name: str
+    title: str
+    roles: tuple[str, ...] = ("overview",)
+
+
+@dataclass(frozen=True)
+class RasterProduct:
+    """A product to publish.
 
     Parameters
     ----------
@@ -112,61 +148,71 @@ class MapSpec:
         STAC collection, e.g. ``"canopy"``.
     title : str
         What people read on item and picture.
-    start, date : str
-        ISO dates of the first and the last day of the series.
+    start, end : str
+        ISO dates of the first and the last day that it is about.
+    dated : str
+        ISO date in its id.
     geobox : GeoBox
-        Grid of the product: a window of the staging grid.
-    classes : tuple of LandClass
-        In the order of the probabilities.
+        Its grid: a window of the staging grid.
+    layers : tuple of Layer
+        As they are staged.
     lineage : Lineage
         Inputs, code, weights.
     area : dict, optional
         GeoJSON geometry in longitude and latitude; the footprint of the grid where None.
-    accuracy : dict, optional
-        Summary of the accuracy against held-out labels, in JSON types.
-    extra : tuple of Layer
-        Staged layers beyond those of `map_layers`.
     description : str
+        Of the collection.
+    derivation : str
+        How it comes from the series, in a few words.
+    keywords : tuple of str
         Of the collection.
     license : str
         SPDX identifier, or ``"other"``.
+    extensions : tuple of str
+        Names among `EXTENSIONS`.
+    zarr : str
+        Name of the Zarr group.
+    version : int
+        Of the files' layout, to be raised when the same staged layers give other files.
+    identity : mapping
+        What else decides the files, in JSON types; part of the id.
     """
 
     collection: str
     title: str
     start: str
-    date: str
+    end: str
+    dated: str
     geobox: GeoBox
-    classes: tuple[LandClass, ...]
+    layers: tuple[Layer, ...]
     lineage: Lineage
     area: Mapping[str, Any] | None = None
-    accuracy: Mapping[str, Any] | None = None
-    extra: tuple[Layer, ...] = ()
-    description: str = "Tree canopy from time series of Sentinel-2"
+    description: str = ""
+    derivation: str = ""
+    keywords: tuple[str, ...] = ("Sentinel-2",)
     license: str = "other"
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """Return the layers of the product."""
-        return map_layers(self.classes, self.extra)
+    extensions: tuple[str, ...] = ("processing", "projection", "raster")
+    zarr: str = "map.zarr"
+    version: int = 1
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> ProductKey:
         """Return the name of the product: the same for the same snapshots, weights, code, settings and area."""
         made_of = self.lineage
         content = {
-            "version": VERSION,
+            "version": self.version,
             "snapshots": dict(made_of.snapshots),
             "weights": made_of.weights_sha256,
             "config": made_of.config_hash,
             "software": dict(made_of.software),
             "grid": [str(self.geobox.crs), list(self.geobox.affine)[:6], [int(size) for size in self.geobox.shape]],
             "area": None if self.area is None else dict(self.area),
-            "period": [self.start, self.date],
-            "layers": [[layer.name, layer.dtype, layer.nodata, list(layer.bands)] for layer in self.layers],
-            "classes": [[land_class.value, land_class.name, land_class.colour] for land_class in self.classes],
+            "period": [self.start, self.end],
+            "layers": [layer.name_and_kind for layer in self.layers],
+            **self.identity,
         }
-        return ProductKey(self.collection, product_id(self.collection, self.date, content))
+        return ProductKey(self.collection, product_id(self.collection, self.dated, content))
 
     @property
     def geometry(self) -> dict[str, Any]:
@@ -175,46 +221,48 @@ class MapSpec:
             return dict(json.loads(json.dumps(self.area)))
         return _footprint(self.geobox)
 
+    @property
+    def resolution(self) -> float:
+        """Return the side of a pixel in the unit of the CRS."""
+        return abs(float(self.geobox.affine.a))
 
-@dataclass(frozen=True)
-class _StagedMap:
-    """A staged map cropped to the grid of the product."""
-
-    spec: MapSpec
-    sources: Mapping[str, ArrayLike]
-
-    def areas_ha(self) -> dict[str, float]:
-        """Return the mapped area per class in hectares."""
-        counts = np.zeros(256, dtype=np.int64)
-        source = self.sources["class"]
-        for y, x in blocks(source.shape, 1024):
-            counts += np.bincount(np.asarray(source[y, x]).ravel(), minlength=256)
-        affine = self.spec.geobox.affine
-        pixel_ha = abs(float(affine.a * affine.e)) / 10_000
-        return {land.name: round(int(counts[land.value]) * pixel_ha, 4) for land in self.spec.classes}
+    @property
+    def made_by(self) -> str:
+        """Return name and version of the code."""
+        return ", ".join(f"{name} {version}" for name, version in self.lineage.software.items())
 
 
-def find_map(warehouse: Location, spec: MapSpec) -> Receipt | None:
-    """Return the receipt of a map that is already published, or None; cheap, so ask before classifying."""
-    return find_product(warehouse, spec.key)
+Sources = Mapping[str, ArrayLike]
+"""Stored values of each layer on the grid of the product, read when asked."""
 
 
-def publish_map(warehouse: Location, spec: MapSpec, staging: Location) -> Receipt:
-    """Publish a staged map.
+def publish_staged(
+    warehouse: Location,
+    product: RasterProduct,
+    staging: Location,
+    *,
+    rasters: tuple[Raster, ...],
+    write: Callable[[Path, Sources], dict[str, Any]],
+) -> Receipt:
+    """Publish a staged product, or find that it is there.
 
     Parameters
     ----------
     warehouse : Location
         Root of the warehouse; the product goes below ``products/<collection>``.
-    spec : MapSpec
-        What the map is; its `geobox` is the window of the staging grid that is published.
+    product : RasterProduct
+        What it is; its `geobox` is the window of the staging grid that is published.
     staging : Location
         As given to `create_staging`, every region of the window done.
+    rasters : tuple of Raster
+        The COGs, for the collection to describe.
+    write : callable
+        Writes all assets into a local folder from the staged values, and returns the STAC item.
 
     Returns
     -------
     Receipt
-        With the item as stored; ``state="present"`` where the same map was there.
+        With the item as stored; ``state="present"`` where the same product was there.
 
     Raises
     ------
@@ -223,45 +271,122 @@ def publish_map(warehouse: Location, spec: MapSpec, staging: Location) -> Receip
     StorageError
         Where regions are missing, or the written files contradict each other.
     """
+    return publish(
+        warehouse,
+        product.key,
+        lambda folder: write(folder, open_staged(product, staging)),
+        collection=describe_collection(product, rasters),
+        check=check_product,
+    )
 
-    def stage(folder: Path) -> dict[str, Any]:
-        staged = _open_staged(spec, staging)
-        return _write_map(folder, staged)
 
-    return publish(warehouse, spec.key, stage, collection=describe_collection(spec), check=check_map)
+def open_staged(product: RasterProduct, staging: Location) -> dict[str, ArrayLike]:
+    """Return the staged layers, cropped to the grid of the product.
+
+    Raises
+    ------
+    SchemaMismatch
+        Where the product's grid is no window of the staging grid, or layers are missing.
+    StorageError
+        Where regions are missing.
+    """
+    grid, arrays = open_staging(staging)
+    window = _window(grid, product.geobox)
+    missing = missing_pixels(staging, window)
+    if missing:
+        raise StorageError(f"{staging}: {missing} pixels of the product are in no finished region; run it again")
+    absent = [layer.name for layer in product.layers if layer.name not in arrays]
+    if absent:
+        raise SchemaMismatch(f"{staging}: the layers {absent} are not staged")
+    return {layer.name: Cropped(arrays[layer.name], window["y"], window["x"]) for layer in product.layers}
 
 
-def describe_collection(spec: MapSpec) -> dict[str, Any]:
-    """Return the STAC collection of a map, without extent and links to items."""
-    names = ("classification", "processing", "raster")
+def write_rasters(
+    folder: Path,
+    product: RasterProduct,
+    sources: Sources,
+    *,
+    rasters: tuple[Raster, ...],
+    layers: tuple[Layer, ...] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the COGs and the Zarr group of a product into a local folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Empty.
+    product : RasterProduct
+        Its grid and what it says of itself.
+    sources : mapping of str to ArrayLike
+        Stored values of the Zarr group's variables.
+    rasters : tuple of Raster
+        The COGs.
+    layers : tuple of Layer, optional
+        Variables of the Zarr group; by default the product's.
+    attributes : mapping, optional
+        Further attributes of the Zarr group.
+    """
+    tags = _tags(product)
+    for raster in rasters:
+        write_cog(folder / raster.file, raster.source(sources), product.geobox, layer=raster.layer, tags=tags)
+    store = resolve(folder / product.zarr).zarr_store()
+    about = _group_attributes(product) | dict(attributes or {})
+    write_geozarr(store, sources, product.geobox, layers=layers or product.layers, attributes=about)
+
+
+def describe_collection(product: RasterProduct, rasters: tuple[Raster, ...]) -> dict[str, Any]:
+    """Return the STAC collection of a product, without extent and links to items."""
+    used = [name for name in product.extensions if name != "projection"]
     return {
         "type": "Collection",
         "stac_version": STAC_VERSION,
-        "stac_extensions": [EXTENSIONS[name] for name in names],
-        "id": spec.collection,
-        "title": spec.collection.replace("-", " ").capitalize(),
-        "description": spec.description,
-        "keywords": ["Sentinel-2", "land cover", "tree canopy"],
-        "license": spec.license,
+        "stac_extensions": [EXTENSIONS[name] for name in used],
+        "id": product.collection,
+        "title": product.collection.replace("-", " ").capitalize(),
+        "description": product.description,
+        "keywords": list(product.keywords),
+        "license": product.license,
         "providers": [
-            {"name": "Canopus", "roles": ["processor"], "processing:software": dict(spec.lineage.software)},
+            {"name": "Canopus", "roles": ["processor"], "processing:software": dict(product.lineage.software)},
         ],
-        "item_assets": {layer.name: _asset_fields(spec, layer) for layer in spec.layers},
+        "item_assets": {raster.layer.name: raster.asset() for raster in rasters},
     }
 
 
-def _open_staged(spec: MapSpec, staging: Location) -> _StagedMap:
-    grid, arrays = open_staging(staging)
-    window = _window(grid, spec.geobox)
-    missing = missing_pixels(staging, window)
-    if missing:
-        raise StorageError(f"{staging}: {missing} pixels of the map are in no finished region; run the mapping again")
-    absent = [layer.name for layer in spec.layers if layer.name not in arrays]
-    if absent:
-        raise SchemaMismatch(f"{staging}: the layers {absent} are not staged")
-    return _StagedMap(
-        spec, {layer.name: Cropped(arrays[layer.name], window["y"], window["x"]) for layer in spec.layers}
-    )
+def describe_item(
+    product: RasterProduct,
+    rasters: tuple[Raster, ...],
+    pictures: tuple[Picture, ...],
+    *,
+    properties: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the STAC item of a product, without sizes, checksums and links to its collection.
+
+    Parameters
+    ----------
+    product : RasterProduct
+        What it is.
+    rasters, pictures : tuple
+        Its COGs and PNGs.
+    properties : mapping
+        Further properties, in JSON types.
+    """
+    geometry = product.geometry
+    return {
+        "type": "Feature",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": [EXTENSIONS[name] for name in product.extensions],
+        "id": product.key.item_id,
+        "geometry": geometry,
+        "bbox": list(shapely.geometry.shape(geometry).bounds),
+        "properties": _period(product) | _provenance(product) | _projection(product) | dict(properties),
+        "links": [
+            {"rel": "derived_from", "href": _public(scene.href), "title": scene.scene_id}
+            for scene in product.lineage.inputs
+        ],
+        "assets": _assets(product, rasters, pictures),
+    }
 
 
 def _window(grid: GeoBox, part: GeoBox) -> Region:
@@ -277,65 +402,6 @@ def _window(grid: GeoBox, part: GeoBox) -> Region:
     return {"y": slice(y, y + rows), "x": slice(x, x + columns)}
 
 
-def _write_map(folder: Path, staged: _StagedMap) -> dict[str, Any]:
-    """Write all assets of a map into a local folder and return its STAC item."""
-    spec = staged.spec
-    tags = _tags(spec)
-    for layer in spec.layers:
-        write_cog(folder / f"{layer.name}.tif", staged.sources[layer.name], spec.geobox, layer=layer, tags=tags)
-    store = resolve(folder / "map.zarr").zarr_store()
-    write_geozarr(store, staged.sources, spec.geobox, layers=spec.layers, attributes=_group_attributes(spec))
-    areas = staged.areas_ha()
-    _draw_preview(folder, spec, areas)
-    return describe_item(spec, areas)
-
-
-def _draw_preview(folder: Path, spec: MapSpec, areas: Mapping[str, float]) -> None:
-    """Draw the finest overview that a picture can show."""
-    import zarr
-
-    root = zarr.open_group(folder / "map.zarr", mode="r")
-    layout: Any = root.attrs["multiscales"]
-    names = [level["asset"] for level in layout["layout"] if max(level["spatial:shape"]) <= PREVIEW_PIXELS]
-    level: Any = root[names[0]]
-    made_by = ", ".join(f"{name} {version}" for name, version in spec.lineage.software.items())
-    caption = Caption(
-        title=spec.title,
-        period=f"Sentinel-2, {spec.start} to {spec.date}",
-        footer=f"{spec.key.item_id}   ·   {_resolution(spec):g} m pixels   ·   {made_by}",
-        areas_ha=areas,
-    )
-    grid = geobox_from_attributes(level.attrs)
-    draw_class_map(folder / "preview.png", level["class"][:], grid, classes=spec.classes, caption=caption)
-
-
-def describe_item(spec: MapSpec, areas: Mapping[str, float]) -> dict[str, Any]:
-    """Return the STAC item of a map, without sizes, checksums and links to its collection.
-
-    Parameters
-    ----------
-    spec : MapSpec
-        The map.
-    areas : mapping of str to float
-        Mapped area per class name in hectares.
-    """
-    geometry = spec.geometry
-    return {
-        "type": "Feature",
-        "stac_version": STAC_VERSION,
-        "stac_extensions": list(EXTENSIONS.values()),
-        "id": spec.key.item_id,
-        "geometry": geometry,
-        "bbox": list(shapely.geometry.shape(geometry).bounds),
-        "properties": _period(spec) | _provenance(spec) | _projection(spec) | _findings(spec, areas),
-        "links": [
-            {"rel": "derived_from", "href": _public(scene.href), "title": scene.scene_id}
-            for scene in spec.lineage.inputs
-        ],
-        "assets": _assets(spec),
-    }
-
-
 def _footprint(geobox: GeoBox) -> dict[str, Any]:
     """Return the outline of a grid in longitude and latitude, to the centimetre, curved edges followed."""
     transformer = pyproj.Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True)
@@ -344,24 +410,24 @@ def _footprint(geobox: GeoBox) -> dict[str, Any]:
     return dict(json.loads(shapely.to_geojson(shapely.transform(turned, lambda corners: corners.round(7)))))
 
 
-def _period(spec: MapSpec) -> dict[str, Any]:
+def _period(product: RasterProduct) -> dict[str, Any]:
     return {
-        "title": spec.title,
-        "datetime": f"{spec.date}T00:00:00Z",
-        "start_datetime": f"{spec.start}T00:00:00Z",
-        "end_datetime": f"{spec.date}T00:00:00Z",
-        "created": _stamp(spec.lineage.created),
-        "updated": _stamp(spec.lineage.created),
-        "gsd": _resolution(spec),
-        "license": spec.license,
+        "title": product.title,
+        "datetime": f"{product.end}T00:00:00Z",
+        "start_datetime": f"{product.start}T00:00:00Z",
+        "end_datetime": f"{product.end}T00:00:00Z",
+        "created": _stamp(product.lineage.created),
+        "updated": _stamp(product.lineage.created),
+        "gsd": product.resolution,
+        "license": product.license,
     }
 
 
-def _provenance(spec: MapSpec) -> dict[str, Any]:
-    lineage = spec.lineage
+def _provenance(product: RasterProduct) -> dict[str, Any]:
+    lineage = product.lineage
     return {
         "processing:level": "L4",
-        "processing:lineage": "Sentinel-2 L2A series, masked, classified pixel by pixel",
+        "processing:lineage": f"Sentinel-2 L2A series, masked, {product.derivation}",
         "processing:software": dict(lineage.software),
         "processing:datetime": _stamp(lineage.created),
         "canopus:run_id": lineage.run_id,
@@ -371,8 +437,8 @@ def _provenance(spec: MapSpec) -> dict[str, Any]:
     }
 
 
-def _projection(spec: MapSpec) -> dict[str, Any]:
-    placed = spatial_attributes(spec.geobox)
+def _projection(product: RasterProduct) -> dict[str, Any]:
+    placed = spatial_attributes(product.geobox)
     return {
         "proj:code": placed.get("proj:code"),
         **({} if "proj:code" in placed else {"proj:wkt2": placed["proj:wkt2"]}),
@@ -382,90 +448,49 @@ def _projection(spec: MapSpec) -> dict[str, Any]:
     }
 
 
-def _findings(spec: MapSpec, areas: Mapping[str, float]) -> dict[str, Any]:
-    """Return mapped areas, named as such, and the accuracy where it is known."""
-    accuracy = {} if spec.accuracy is None else {"canopus:accuracy": dict(spec.accuracy)}
-    return {"canopus:mapped_area_ha": dict(areas), **accuracy}
-
-
-def _assets(spec: MapSpec) -> dict[str, Any]:
-    assets = {
-        layer.name: {"href": f"./{layer.name}.tif"} | _asset_fields(spec, layer, resolution=_resolution(spec))
-        for layer in spec.layers
+def _assets(product: RasterProduct, rasters: tuple[Raster, ...], pictures: tuple[Picture, ...]) -> dict[str, Any]:
+    assets: dict[str, Any] = {
+        raster.layer.name: {"href": f"./{raster.file}"} | raster.asset(resolution=product.resolution)
+        for raster in rasters
     }
     assets["zarr"] = {
-        "href": "./map.zarr",
+        "href": f"./{product.zarr}",
         "type": ZARR_TYPE,
         "title": "All layers with overviews (GeoZarr)",
         "roles": ["data"],
     }
-    assets["preview"] = {
-        "href": "./preview.png",
-        "type": "image/png",
-        "title": "Picture of the map with legend",
-        "roles": ["overview", "thumbnail"],
-    }
+    for picture in pictures:
+        assets[picture.name] = {
+            "href": f"./{picture.name}.png",
+            "type": "image/png",
+            "title": picture.title,
+            "roles": list(picture.roles),
+        }
     return assets
 
 
-def _asset_fields(spec: MapSpec, layer: Layer, *, resolution: float | None = None) -> dict[str, Any]:
-    """Return what the item says of one COG, and the collection of all of its kind."""
-    fields: dict[str, Any] = {
-        "type": COG_TYPE,
-        "title": layer.title,
-        "roles": ["data"],
-        "data_type": layer.dtype,
-        "nodata": layer.nodata,
-        "unit": layer.unit,
-        "raster:scale": layer.scale,
-        "raster:offset": 0.0,
-        "raster:sampling": "area",
-        "bands": [{"name": name} for name in layer.bands or (layer.name,)],
-    }
-    if resolution is not None:
-        fields["raster:spatial_resolution"] = resolution
-    if layer.name == "class":
-        fields["classification:classes"] = _class_table(spec.classes)
-    return fields
-
-
-def _class_table(classes: tuple[LandClass, ...]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [
-        {
-            "value": land_class.value,
-            "name": land_class.name,
-            "title": land_class.title,
-            "description": land_class.title,
-            "color_hint": land_class.colour[1:].upper(),
-        }
-        for land_class in classes
-    ]
-    return [*rows, {"value": NO_CLASS, "name": "no_data", "title": "No data", "description": "No data", "nodata": True}]
-
-
-def _tags(spec: MapSpec) -> dict[str, str]:
+def _tags(product: RasterProduct) -> dict[str, str]:
     """Return the metadata of each COG; nothing of the run, so that two runs write the same bytes."""
-    made_by = ", ".join(f"{name} {version}" for name, version in spec.lineage.software.items())
     return {
-        "TIFFTAG_IMAGEDESCRIPTION": f"{spec.title}, {spec.start} to {spec.date}",
-        "TIFFTAG_SOFTWARE": made_by,
-        "CANOPUS_ITEM": spec.key.item_id,
-        "CANOPUS_WEIGHTS_SHA256": spec.lineage.weights_sha256,
-        "CANOPUS_CONFIG_HASH": spec.lineage.config_hash,
+        "TIFFTAG_IMAGEDESCRIPTION": f"{product.title}, {product.start} to {product.end}",
+        "TIFFTAG_SOFTWARE": product.made_by,
+        "CANOPUS_ITEM": product.key.item_id,
+        "CANOPUS_WEIGHTS_SHA256": product.lineage.weights_sha256,
+        "CANOPUS_CONFIG_HASH": product.lineage.config_hash,
     }
 
 
-def _group_attributes(spec: MapSpec) -> dict[str, Any]:
+def _group_attributes(product: RasterProduct) -> dict[str, Any]:
     return {
-        "title": spec.title,
+        "title": product.title,
         "source": "Sentinel-2 L2A",
-        "history": "classified pixel by pixel from masked series",
-        "license": spec.license,
-        "canopus:item": spec.key.item_id,
-        "canopus:software": dict(spec.lineage.software),
-        "canopus:config_hash": spec.lineage.config_hash,
-        "canopus:weights_sha256": spec.lineage.weights_sha256,
-        "canopus:inputs": [scene.scene_id for scene in spec.lineage.inputs],
+        "history": f"from masked series, {product.derivation}",
+        "license": product.license,
+        "canopus:item": product.key.item_id,
+        "canopus:software": dict(product.lineage.software),
+        "canopus:config_hash": product.lineage.config_hash,
+        "canopus:weights_sha256": product.lineage.weights_sha256,
+        "canopus:inputs": [scene.scene_id for scene in product.lineage.inputs],
     }
 
 
@@ -477,7 +502,3 @@ def _public(href: str) -> str:
 
 def _stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _resolution(spec: MapSpec) -> float:
-    return abs(float(spec.geobox.affine.a))

@@ -1,4 +1,4 @@
-"""Where a map grows, region by region, before it is published.
+"""Where a product grows, region by region, before it is published.
 
 A staging place holds one Zarr array per layer and one marker per finished region. The marker is written after the
 region's data in all layers, so a worker killed in between leaves a region that counts as not done and is written again.
@@ -16,74 +16,21 @@ import zarr.errors
 from odc.geo.geobox import GeoBox
 from zarr.codecs import ZstdCodec
 
-from storage.classes import NO_CLASS, LandClass
 from storage.errors import NotFound, SchemaMismatch
 from storage.export import Layer
 from storage.geozarr import geobox_from_attributes, spatial_attributes
 from storage.location import Location
 from storage.regions import Region, region_key, require_aligned
 
-PROBABILITY_SCALE = 1e-4
-NO_PROBABILITY = 65535
-NO_COUNT = 65535
-NO_DATE = 0
-
 _MARKER = re.compile(r"done/(y(\d+)x(\d+))-(\d+)x(\d+)")
-
-
-def map_layers(classes: tuple[LandClass, ...], extra: tuple[Layer, ...] = ()) -> tuple[Layer, ...]:
-    """Return the layers of a canopy map.
-
-    Parameters
-    ----------
-    classes : tuple of LandClass
-        In the order of the probabilities.
-    extra : tuple of Layer
-        Further layers on the same grid, such as the year of change.
-
-    Returns
-    -------
-    tuple of Layer
-        ``class`` (y, x) uint8; ``probability`` (class_name, y, x) uint16, scale 1e-4; ``clear_count`` (y, x) uint16;
-        ``last_clear_date`` (y, x) uint16, days since 1970-01-01; then `extra`.
-    """
-    flags = {
-        "flag_values": [land_class.value for land_class in classes],
-        "flag_meanings": " ".join(land_class.name for land_class in classes),
-    }
-    return (
-        Layer(
-            "class",
-            "Class",
-            "uint8",
-            NO_CLASS,
-            overviews="mode",
-            colours={land_class.value: land_class.rgb for land_class in classes},
-            attributes=flags,
-        ),
-        Layer(
-            "probability",
-            "Probability of each class",
-            "uint16",
-            NO_PROBABILITY,
-            overviews="average",
-            bands=tuple(land_class.name for land_class in classes),
-            band_dimension="class_name",
-            scale=PROBABILITY_SCALE,
-        ),
-        Layer("clear_count", "Clear looks", "uint16", NO_COUNT, overviews="average"),
-        Layer("last_clear_date", "Date of the last clear look", "uint16", NO_DATE, unit="days since 1970-01-01"),
-        *extra,
-    )
 
 
 def create_staging(
     location: Location,
     geobox: GeoBox,
-    classes: tuple[LandClass, ...],
+    layers: tuple[Layer, ...],
     *,
     chunk: int = 256,
-    extra: tuple[Layer, ...] = (),
 ) -> None:
     """Make an empty staging place, or leave one of the same structure as it is.
 
@@ -92,23 +39,20 @@ def create_staging(
     location : Location
         Folder for this run alone.
     geobox : GeoBox
-        Grid of the map; regions are cut from its upper-left corner.
-    classes : tuple of LandClass
-        In the order of the probabilities.
+        Grid of the product; regions are cut from its upper-left corner.
+    layers : tuple of Layer
+        What is gathered.
     chunk : int
         Pixels a side of the smallest region.
-    extra : tuple of Layer
-        Layers beyond those of `map_layers`.
 
     Raises
     ------
     SchemaMismatch
         Where something else is staged there.
     """
-    layers = map_layers(classes, extra)
     attributes = spatial_attributes(geobox) | {
         "canopus:chunk": chunk,
-        "canopus:layers": [f"{layer.name} {layer.dtype} {list(layer.bands)}" for layer in layers],
+        "canopus:layers": [layer.name_and_kind for layer in layers],
     }
     store = _arrays_at(location).zarr_store()
     try:
@@ -116,7 +60,7 @@ def create_staging(
     except (FileNotFoundError, zarr.errors.GroupNotFoundError):
         group = zarr.create_group(store, zarr_format=3, attributes=attributes)
     if dict(group.attrs) != attributes:
-        raise SchemaMismatch(f"{location}: a map of another grid, or with other classes, is staged there; remove it")
+        raise SchemaMismatch(f"{location}: a product of another grid, or with other layers, is staged there; remove it")
     for layer in layers:
         # a run killed while it made the arrays left some of them
         if layer.name not in group:
@@ -133,7 +77,7 @@ def write_staged_region(location: Location, region: Region, arrays: Mapping[str,
     region : dict of str to slice
         ``y`` and ``x`` in pixels of the staging grid, on chunk borders.
     arrays : mapping of str to ndarray
-        Stored values per layer name, shape (y, x) or (class, y, x).
+        Stored values per layer name, shape (..., y, x).
 
     Raises
     ------
@@ -191,23 +135,23 @@ def missing_pixels(location: Location, window: Region) -> int:
 
 
 def _arrays_at(location: Location) -> Location:
-    return location / "map.zarr"
+    return location / "layers.zarr"
 
 
 def _open(location: Location) -> zarr.Group:
     try:
         return zarr.open_group(_arrays_at(location).zarr_store(), mode="r+", zarr_format=3)
     except (FileNotFoundError, zarr.errors.GroupNotFoundError) as error:
-        raise NotFound(f"{location}: no map is staged there") from error
+        raise NotFound(f"{location}: nothing is staged there") from error
 
 
 def _create_array(group: zarr.Group, geobox: GeoBox, layer: Layer, *, chunk: int) -> None:
-    shape = layer.shape(geobox)
     group.create_array(
         layer.name,
-        shape=shape,
+        shape=layer.shape(geobox),
         dtype=layer.dtype,
-        chunks=(*shape[:-2], chunk, chunk),
+        # read again one entry at a time of all dimensions but the last before (y, x)
+        chunks=(*(1 for _ in layer.leading[:-1]), *layer.leading[-1:], chunk, chunk),
         fill_value=layer.nodata,
         compressors=[ZstdCodec(level=1)],
         dimension_names=layer.dimensions,

@@ -1,4 +1,4 @@
-"""Check a published map against its STAC item and its manifest."""
+"""Check a published raster product against its STAC item and its manifest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from storage.errors import SchemaMismatch
-from storage.export import blocks
+from storage.export import Plane, blocks
 from storage.geozarr import geobox_from_attributes
 from storage.location import Location, resolve
 from storage.publish import Finding, VerifyReport, verify_files
@@ -26,7 +26,7 @@ _UNREADABLE = "unreadable"
 
 
 def verify_product(where: str | Path | Location) -> VerifyReport:
-    """Check a map: every file there and unchanged, the COGs valid, the values possible, Zarr equal to COG.
+    """Check a product: every file there and unchanged, the COGs valid, the values possible, Zarr equal to COG.
 
     Parameters
     ----------
@@ -43,18 +43,18 @@ def verify_product(where: str | Path | Location) -> VerifyReport:
     NotFound
         Where there is no item.
     """
-    return verify_files(where, check=check_map)
+    return verify_files(where, check=check_product)
 
 
-def check_map(folder: Path, item: Mapping[str, Any]) -> list[Finding]:
-    """Return what is wrong with the rasters of a map in a local folder.
+def check_product(folder: Path, item: Mapping[str, Any]) -> list[Finding]:
+    """Return what is wrong with the rasters of a product in a local folder.
 
     Parameters
     ----------
     folder : Path
         Holds the assets under the names in the item.
     item : mapping
-        STAC item of the map.
+        STAC item of the product.
     """
     rasters = {name: asset for name, asset in item["assets"].items() if "data_type" in asset}
     findings: list[Finding] = []
@@ -62,8 +62,9 @@ def check_map(folder: Path, item: Mapping[str, Any]) -> list[Finding]:
         findings += _guarded(_file(asset), lambda name=name, asset=asset: _check_cog(folder, item, name, asset))
     if any(finding.problem.startswith(_UNREADABLE) for finding in findings):
         return findings
-    findings += _guarded("class.tif", lambda: _check_values(folder, rasters))
-    return findings + _guarded("map.zarr", lambda: _check_zarr(folder, item, rasters))
+    if "class" in rasters:
+        findings += _guarded("class.tif", lambda: _check_classes(folder, rasters))
+    return findings + _guarded(_file(item["assets"]["zarr"]), lambda: _check_zarr(folder, item, rasters))
 
 
 def _guarded(file: str, check: Any) -> list[Finding]:
@@ -103,7 +104,7 @@ def _compare(raster: Any, properties: Mapping[str, Any], asset: Mapping[str, Any
     yield "scale", {asset["raster:scale"]}, set(raster.scales)
 
 
-def _check_values(folder: Path, rasters: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+def _check_classes(folder: Path, rasters: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
     """Check each pixel: a class of the table, and probabilities that sum to one where there is a class."""
     table, probability = rasters["class"]["classification:classes"], rasters["probability"]
     known = np.isin(np.arange(256), [row["value"] for row in table])
@@ -143,13 +144,15 @@ def _check_zarr(folder: Path, item: Mapping[str, Any], rasters: Mapping[str, Map
     if list(grid.affine)[:6] != list(item["properties"]["proj:transform"]):
         yield Finding(file, "its transform is not the item's")
     for name, asset in rasters.items():
+        variable = asset.get("canopus:variable", name)
+        array = level[variable] if "canopus:plane" not in asset else Plane(level[variable], asset["canopus:plane"])
         with rasterio.open(folder / _file(asset)) as raster:
-            if level[name].shape[-2:] != raster.shape:
-                yield Finding(f"{file}/0/{name}", f"shape is {level[name].shape}, the COG's {raster.shape}")
+            if array.shape[-2:] != raster.shape:
+                yield Finding(f"{file}/0/{variable}", f"shape is {array.shape}, the COG's {raster.shape}")
                 continue
-            differing = sum(_differing_pixels(level[name], raster, window) for window in _sample(raster.shape))
+            differing = sum(_differing_pixels(array, raster, window) for window in _sample(raster.shape))
         if differing:
-            yield Finding(f"{file}/0/{name}", f"differs from {_file(asset)} in {differing} of the sampled values")
+            yield Finding(f"{file}/0/{variable}", f"differs from {_file(asset)} in {differing} of the sampled values")
 
 
 def _differing_pixels(array: Any, raster: Any, window: tuple[slice, slice]) -> int:

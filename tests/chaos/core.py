@@ -13,8 +13,9 @@ from pathlib import Path
 
 def main() -> None:
     """Read the request, do the work."""
-    from tasks.earth.canopy_map import MapRequest, map_regions, prepare_map, publish_prepared
+    from tasks.earth.canopy_map import MapRequest, prepare_map
     from tasks.earth.ingest import ingest_tile
+    from tasks.earth.regional import fill_regions, publish_prepared
     from tasks.earth.request import IngestRequest, prepare_ingest
 
     kind, path = sys.argv[1:]
@@ -28,7 +29,7 @@ def main() -> None:
     prepared = prepare_map(MapRequest(**content))
     if prepared.present is None:
         for name, regions in prepared.groups():
-            map_regions(prepared, name, regions)
+            fill_regions(prepared, name, regions)
     publish_prepared(prepared)
 
 

@@ -20,9 +20,9 @@ from flows.pipeline import archive_to_map, update_canopy_map
 from storage.cube import open_cube, read_scenes
 from storage.location import resolve
 from storage.manifest import find_run
-from tasks.earth.product import verify_product
 from tasks.earth.simulate import SimulateConfig
 from tasks.earth.simulate.whole import make_archive
+from tasks.earth.verify import verify_product
 
 pytestmark = pytest.mark.slow
 
@@ -109,7 +109,7 @@ def test_runs_show_tables_pictures_and_progress(published: tuple[Path, Any]) -> 
     types = artifact_types()
     assert types["scenes"] == "table"
     assert types["accuracy-floor"] == "table"
-    assert types["canopy-map"] == "markdown"
+    assert types["product-canopy"] == "markdown"
     assert any(kind == "progress" for kind in types.values())
 
 

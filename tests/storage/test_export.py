@@ -14,7 +14,7 @@ from rio_cogeo import cog_validate
 
 from storage import geozarr
 from storage.errors import SchemaMismatch
-from storage.export import Cropped, Layer, blocks, halve, write_cog, write_geozarr
+from storage.export import Axis, Cropped, Layer, Plane, blocks, date_axis, halve, write_cog, write_geozarr
 from storage.location import resolve
 
 CLASS = Layer(
@@ -26,8 +26,7 @@ PROBABILITY = Layer(
     "uint16",
     65535,
     overviews="average",
-    bands=("none", "broadleaved", "conifer"),
-    band_dimension="class_name",
+    axes=(Axis("class_name", ("none", "broadleaved", "conifer")),),
     scale=1e-4,
 )
 COUNT = Layer("clear_count", "Clear looks", "uint16", 65535, overviews="average", unit="1")

@@ -15,9 +15,8 @@ from storage.cube import DateEntry, create_cube, write_cube
 from storage.location import resolve
 from storage.schema import CubeSchema
 from tasks.earth.grid import tiles_of
+from tasks.earth.layers import NO_COUNT, NO_PROBABILITY
 from tasks.earth.mapping import (
-    NO_COUNT,
-    NO_PROBABILITY,
     MapPlan,
     classify_block,
     map_region,

@@ -10,15 +10,16 @@ from storage.classes import CANOPY_CLASSES, CANOPY_OR_NOT
 from storage.errors import NotFound, RegionMisaligned, SchemaMismatch
 from storage.location import Location, resolve
 from storage.regions import Region, cut_regions, region_key
+from tasks.earth.layers import map_layers
 from tasks.earth.staging import (
     create_staging,
-    map_layers,
     missing_pixels,
     open_staging,
     staged_regions_done,
     write_staged_region,
 )
 
+LAYERS = map_layers(CANOPY_CLASSES)
 GEOBOX = GeoBox((512, 600), Affine(10, 0, 399360, 0, -10, 5130240), "EPSG:32633")
 REGIONS = list(cut_regions((512, 600), 256))
 
@@ -39,7 +40,7 @@ def arrays_for(region: Region, seed: int = 0) -> dict[str, np.ndarray]:
 @pytest.fixture
 def staging(tmp_path) -> Location:
     location = resolve(tmp_path / "staging")
-    create_staging(location, GEOBOX, CANOPY_CLASSES)
+    create_staging(location, GEOBOX, LAYERS)
     return location
 
 
@@ -57,7 +58,7 @@ def test_what_was_written_is_read_and_marked(staging: Location):
 
 def test_unwritten_pixels_are_nodata(staging: Location):
     _, arrays = open_staging(staging)
-    for layer in map_layers(CANOPY_CLASSES):
+    for layer in LAYERS:
         assert (arrays[layer.name][:] == layer.nodata).all()
 
 
@@ -82,15 +83,15 @@ def test_a_region_killed_between_its_layers_is_not_done_and_can_be_redone(
         with pytest.raises(Killed):
             write_staged_region(staging, REGIONS[1], arrays_for(REGIONS[1]))
     assert staged_regions_done(staging) == set()
-    create_staging(staging, GEOBOX, CANOPY_CLASSES)  # what a rerun does first
+    create_staging(staging, GEOBOX, LAYERS)  # what a rerun does first
     write_staged_region(staging, REGIONS[1], arrays_for(REGIONS[1]))
     assert staged_regions_done(staging) == {region_key(REGIONS[1])}
 
 
 def test_creating_again_keeps_what_is_there_and_adds_arrays_a_killed_run_did_not_make(staging: Location):
     write_staged_region(staging, REGIONS[0], arrays_for(REGIONS[0]))
-    staging.delete_tree("map.zarr/last_clear_date")
-    create_staging(staging, GEOBOX, CANOPY_CLASSES)
+    staging.delete_tree("layers.zarr/last_clear_date")
+    create_staging(staging, GEOBOX, LAYERS)
     _, arrays = open_staging(staging)
     assert set(arrays) == {"class", "probability", "clear_count", "last_clear_date"}
     np.testing.assert_array_equal(arrays["class"][:256, :256], arrays_for(REGIONS[0])["class"])
@@ -120,6 +121,6 @@ def test_wrong_regions_and_arrays_are_refused(staging: Location):
 
 def test_a_place_taken_by_another_map_is_refused(staging: Location, tmp_path):
     with pytest.raises(SchemaMismatch, match="another grid"):
-        create_staging(staging, GEOBOX, CANOPY_OR_NOT)
-    with pytest.raises(NotFound, match="no map is staged"):
+        create_staging(staging, GEOBOX, map_layers(CANOPY_OR_NOT))
+    with pytest.raises(NotFound, match="nothing is staged"):
         open_staging(resolve(tmp_path / "nowhere"))

@@ -17,7 +17,10 @@ from odc.geo.geobox import GeoBox
 from storage.classes import CANOPY_CLASSES
 from storage.errors import NotFound
 from storage.location import resolve
-from tasks.earth.product import Lineage, MapSpec, create_staging, publish_map, write_staged_region
+from tasks.earth.canopy_product import MapSpec, write_map
+from tasks.earth.layers import map_layers
+from tasks.earth.product import Lineage, publish_staged
+from tasks.earth.staging import create_staging, write_staged_region
 from tasks.earth.verify import verify_product
 
 GRID = GeoBox((200, 180), Affine(10, 0, 399360, 0, -10, 5130240), "EPSG:32633")
@@ -31,7 +34,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     zero = np.zeros(GRID.shape, "uint16")
     root = tmp_path_factory.mktemp("verify")
     staging = resolve(root / "staging")
-    create_staging(staging, GRID, CANOPY_CLASSES)
+    create_staging(staging, GRID, map_layers(CANOPY_CLASSES))
     arrays = {
         "class": random.integers(0, 3, GRID.shape).astype("uint8"),
         "probability": np.stack([first, 10000 - first, zero]),
@@ -41,7 +44,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_staged_region(staging, {"y": slice(0, 200), "x": slice(0, 180)}, arrays)
     lineage = Lineage((), {}, "ab", "cd", {"canopus": "0.1.0"}, "run", datetime(2025, 1, 1, tzinfo=UTC))
     spec = MapSpec("canopy", "A map", "2023-01-01", "2024-12-31", GRID, CANOPY_CLASSES, lineage)
-    return Path(publish_map(resolve(root / "warehouse"), spec, staging).item_url).parent
+    receipt = publish_staged(
+        resolve(root / "warehouse"),
+        spec.product,
+        staging,
+        rasters=spec.rasters,
+        write=lambda folder, sources: write_map(folder, spec, sources),
+    )
+    return Path(receipt.item_url).parent
 
 
 @pytest.fixture

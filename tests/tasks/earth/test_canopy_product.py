@@ -21,17 +21,13 @@ from storage.classes import CANOPY_CLASSES
 from storage.errors import SchemaMismatch, StorageError
 from storage.export import Layer
 from storage.location import Location, resolve
+from storage.publish import Receipt, find_product
 from storage.regions import cut_regions
-from tasks.earth.product import (
-    InputScene,
-    Lineage,
-    MapSpec,
-    create_staging,
-    find_map,
-    publish_map,
-    verify_product,
-    write_staged_region,
-)
+from tasks.earth.canopy_product import MapSpec, write_map
+from tasks.earth.layers import map_layers
+from tasks.earth.product import InputScene, Lineage, publish_staged
+from tasks.earth.staging import create_staging, write_staged_region
+from tasks.earth.verify import verify_product
 
 GRID = GeoBox((512, 512), Affine(10, 0, 399360, 0, -10, 5130240), "EPSG:32633")
 WINDOW = GRID[100:400, 30:310]  # 300 x 280 pixels, off the chunk borders
@@ -74,12 +70,22 @@ def spec_of(**changes) -> MapSpec:
 
 
 def stage(location: Location, extra: tuple[Layer, ...] = ()) -> Location:
-    create_staging(location, GRID, CANOPY_CLASSES, extra=extra)
+    create_staging(location, GRID, map_layers(CANOPY_CLASSES, extra))
     arrays = ARRAYS | {layer.name: np.full((512, 512), 2020, layer.dtype) for layer in extra}
     for region in cut_regions((512, 512), 256):
         window = (region["y"], region["x"])
         write_staged_region(location, region, {name: values[(..., *window)] for name, values in arrays.items()})
     return location
+
+
+def publish_map(warehouse: Location, spec: MapSpec, staging: Location) -> Receipt:
+    return publish_staged(
+        warehouse,
+        spec.product,
+        staging,
+        rasters=spec.rasters,
+        write=lambda folder, sources: write_map(folder, spec, sources),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +197,7 @@ def test_only_fields_of_the_declared_extensions_are_used(published):
 def test_the_same_map_is_published_once_whatever_the_run(published, tmp_path: Path):
     warehouse, receipt = published
     again = spec_of(lineage=dataclasses.replace(spec_of().lineage, run_id="run-2", created=datetime.now(UTC)))
-    assert find_map(warehouse, again) is not None
+    assert find_product(warehouse, again.key) is not None
     # an empty staging place would fail if it were read
     assert publish_map(warehouse, again, resolve(tmp_path)).state == "present"
     assert again.key == receipt.key
@@ -230,7 +236,7 @@ def test_an_unfinished_staging_is_not_published(tmp_path: Path):
     staging.delete("done/y00256x00000-256x256")
     with pytest.raises(StorageError, match=f"{(428 - 256) * (256 - 30)} pixels"):
         publish_map(warehouse, spec_of(geobox=GRID[84:428, 30:310]), staging)
-    assert find_map(warehouse, spec_of()) is None
+    assert find_product(warehouse, spec_of().key) is None
     assert warehouse.list_names() == []
 
 
@@ -290,7 +296,7 @@ def test_a_map_killed_while_it_is_moved_is_not_there_and_a_rerun_gives_identical
             die_at(monkeypatch, at)
             with pytest.raises(Killed):
                 publish_map(warehouse, spec_of(), staging)
-        found = find_map(warehouse, spec_of())
+        found = find_product(warehouse, spec_of().key)
         assert (found is not None) == (at == len(whole))
         assert found is None or verify_product(found.item_url).ok
         publish_map(warehouse, spec_of(), staging)

@@ -1,0 +1,185 @@
+"""A product of an area from request to publication: freeze what is read, fill region by region, publish. No Prefect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from storage.cube import CubeState, tag_snapshot
+from storage.location import Location
+from storage.manifest import Run, content_hash, start_run
+from storage.publish import Receipt, find_product
+from storage.regions import Region, region_key
+from tasks.earth.mapping import Fill, MapPlan, fill_region, regions_by_tile
+from tasks.earth.product import (
+    InputScene,
+    Lineage,
+    Raster,
+    RasterProduct,
+    Sources,
+    publish_staged,
+)
+from tasks.earth.staging import create_staging, staged_regions_done, write_staged_region
+from tasks.errors import ConfigurationError
+
+STAGING = "staging"
+
+Progress = Callable[[str, int, int], None]
+
+
+class Job(Protocol):
+    """What one kind of product asks and answers; small, for it travels to workers."""
+
+    @property
+    def plan(self) -> MapPlan:
+        """Return cubes at their snapshots, and grids."""
+        ...
+
+    @property
+    def product(self) -> RasterProduct:
+        """Return what is published."""
+        ...
+
+    @property
+    def rasters(self) -> tuple[Raster, ...]:
+        """Return the COGs of the product."""
+        ...
+
+    def open(self) -> Fill:
+        """Load the model, and return what fills a region from the looks at it."""
+        ...
+
+    def write(self, folder: Path, sources: Sources) -> dict[str, Any]:
+        """Write all assets into a local folder and return the STAC item."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A product, ready to be made.
+
+    Parameters
+    ----------
+    job : Job
+        What is made.
+    run : Run
+        Holds the manifest.
+    present : Receipt or None
+        Where the same product is published already.
+    """
+
+    job: Job
+    run: Run
+    present: Receipt | None
+
+    @property
+    def root(self) -> Location:
+        """Return the warehouse."""
+        return self.job.plan.root
+
+    @property
+    def staging(self) -> Location:
+        """Return where regions are gathered; the same for the same product, so that a rerun goes on."""
+        return self.root / STAGING / self.job.product.key.item_id
+
+    def groups(self) -> list[tuple[str, list[Region]]]:
+        """Return what is left to fill, by cells of 1024 pixels."""
+        return list(regions_by_tile(self.job.plan, staged_regions_done(self.staging)))
+
+
+def freeze_inputs(
+    plan: MapPlan, kind: str, *, request: Mapping[str, Any], weights_sha256: str, states: Mapping[str, CubeState]
+) -> tuple[Run, Lineage]:
+    """Write what is read into a run's manifest, and return the run and what the product will say of its making.
+
+    Parameters
+    ----------
+    plan : MapPlan
+        Cubes and grids.
+    kind : str
+        Of the run.
+    request : mapping
+        What shapes the product, in JSON types; where the warehouse lies does not.
+    weights_sha256 : str
+        Of the model.
+    states : mapping of str to CubeState
+        From `MapPlan.states`.
+    """
+    config_hash = content_hash({name: value for name, value in request.items() if name != "warehouse"})
+    software = {"canopus": version("canopus")}
+    snapshots = {cube.path: cube.snapshot for cube in plan.cubes}
+    manifest = {
+        "request": dict(request),
+        "config_hash": config_hash,
+        "weights_sha256": weights_sha256,
+        "software": software,
+        "snapshots": snapshots,
+        "regions": [region_key(region) for region in plan.regions],
+    }
+    run = start_run(plan.root, kind, manifest)
+    inputs = _inputs(states, plan.until)
+    return run, Lineage(inputs, snapshots, weights_sha256, config_hash, software, run.id, datetime.now(UTC))
+
+
+def days_read(plan: MapPlan, states: Mapping[str, CubeState]) -> np.ndarray:
+    """Return the days of the looks that are read, datetime64[D].
+
+    Raises
+    ------
+    ConfigurationError
+        Where there are none.
+    """
+    days = np.concatenate([state.times.astype("datetime64[D]") for state in states.values()])
+    days = days if plan.until is None else days[days <= plan.until]
+    if days.size == 0:
+        raise ConfigurationError(f"no look at the area up to {plan.until}; ingest earlier dates first")
+    return np.unique(days)
+
+
+def prepare(job: Job, run: Run) -> Prepared:
+    """Find the product, or lay out its staging place."""
+    present = find_product(job.plan.root, job.product.key)
+    prepared = Prepared(job, run, present)
+    if present is None:
+        create_staging(prepared.staging, job.plan.staging, job.product.layers)
+    return prepared
+
+
+def fill_regions(prepared: Prepared, name: str, regions: list[Region], on_progress: Progress | None = None) -> int:
+    """Fill some regions and stage them; return how many."""
+    job = prepared.job
+    fill = job.open()
+    for count, region in enumerate(regions, start=1):
+        layers = fill_region(job.plan, region, job.product.layers, fill)
+        write_staged_region(prepared.staging, region, layers)
+        if on_progress is not None:
+            on_progress(name, count, len(regions))
+    return len(regions)
+
+
+def publish_prepared(prepared: Prepared) -> Receipt:
+    """Publish what is staged, name the snapshots it was made from, and clear the staging place."""
+    job = prepared.job
+    receipt = prepared.present or publish_staged(
+        prepared.root, job.product, prepared.staging, rasters=job.rasters, write=job.write
+    )
+    for cube in job.plan.cubes:
+        tag_snapshot(prepared.root / cube.path, cube.snapshot, receipt.key.item_id)
+    prepared.staging.delete_tree("")
+    return receipt
+
+
+def _inputs(states: Mapping[str, CubeState], until: np.datetime64 | None) -> tuple[InputScene, ...]:
+    used = {}
+    for state in states.values():
+        for record in state.current_records().values():
+            if record["state"] == "used" and (until is None or np.datetime64(record["solar_day"]) <= until):
+                source = record["source"]
+                used[record["scene"]] = source["href"] or next(iter(source["assets"].values()))["href"]
+    return tuple(InputScene(scene, href) for scene, href in sorted(used.items()))
