@@ -43,15 +43,21 @@ class WindowForecaster:
 
 
 def open_forecaster(warehouse: Location, name: str) -> Forecaster:
-    """Return a forecaster by the name of its model, ``name`` or ``name/version``; ``window`` is there without training.
+    """Return a forecaster by name: ``window``, a saved network (``name`` or ``name/version``), or a shipped one.
 
     Raises
     ------
     NotFound
-        Where there is no such model.
+        Where there is no such model; the message lists those that are there.
+    ConfigurationError
+        Where the model is no network.
+    SchemaMismatch
+        Where its files are damaged.
     """
-    from storage.errors import NotFound
-
     if name == WINDOW:
         return WindowForecaster()
-    raise NotFound(f"no forecaster {name!r} in {warehouse}; there is {WINDOW}, which needs no training")
+    # torch loads for seconds: not for those who ask for the window
+    from tasks.earth.earthpt_forecasters import forecaster_of
+    from tasks.earth.model_files import load_network
+
+    return forecaster_of(load_network(warehouse, name))

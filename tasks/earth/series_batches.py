@@ -1,0 +1,120 @@
+"""Pixel series of a region as batches of tokens: only valid looks, sorted so that little of a batch is padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.indices import BANDS
+from models.tokens import HALF_RANGE, Tokens, to_days
+
+PIXELS_AT_ONCE = 4096
+"""Pixels that are turned from date-major to series at once."""
+
+
+@dataclass(frozen=True)
+class RegionSeries:
+    """Series of the pixels of a region, as cubes give them.
+
+    Parameters
+    ----------
+    reflectance : ndarray, shape (time, band, pixel), float32
+        0 to 1, NaN = no data; looks that are not valid may hold anything.
+    valid : ndarray, shape (time, pixel), bool
+    dates : ndarray, shape (time,), datetime64
+        Ascending.
+    bands : tuple of str
+        What the second axis of `reflectance` holds.
+    """
+
+    reflectance: np.ndarray
+    valid: np.ndarray
+    dates: np.ndarray
+    bands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SeriesBatch:
+    """Some pixels of a region.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (B,), int
+        Their numbers on the last axis of the region.
+    tokens : Tokens
+        (B, T, 10): valid looks, first and in order; position is the look's own day, twice.
+    """
+
+    pixels: np.ndarray
+    tokens: Tokens
+
+
+def batches_of(series: RegionSeries, *, looks: int, tokens: int, asked: int = 0) -> Iterator[SeriesBatch]:
+    """Yield every pixel that has a valid look, once; memory stays that of a block of pixels.
+
+    Parameters
+    ----------
+    series : RegionSeries
+        Looks without a number in any band do not count as valid.
+    looks : int
+        Newest valid looks of each pixel that are kept.
+    tokens : int
+        Looks and questions in one batch, padding counted; a longer series makes a batch of its own.
+    asked : int
+        Questions about each pixel.
+    """
+    days = to_days(series.dates)
+    columns = [BANDS.index(band) for band in series.bands]
+    for begin in range(0, series.valid.shape[1], PIXELS_AT_ONCE):
+        part = slice(begin, begin + PIXELS_AT_ONCE)
+        block = series.reflectance[:, :, part]
+        usable = (series.valid[:, part] & np.isfinite(block).any(axis=1)).T  # (pixel, time)
+        block = np.ascontiguousarray(block.transpose(2, 0, 1))  # (pixel, time, band)
+        count = np.minimum(usable.sum(axis=1), looks)
+        order = np.argsort(count, kind="stable")
+        for pixels in _cut(order[count[order] > 0], count + asked, tokens):
+            number, valid = _newest(usable[pixels], int(count[pixels].max()))
+            values = _scaled(block[pixels[:, None], number], valid, columns)
+            day = days[torch.from_numpy(number)]
+            position = torch.stack([day, day], dim=-1)
+            yield SeriesBatch(pixels + begin, Tokens(values, position, torch.from_numpy(valid)))
+
+
+def _cut(order: np.ndarray, length: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
+    """Yield pixels, sorted by their length, in parts of so many tokens at most."""
+    while order.size:
+        # the longest of the first n is the n-th: take as many as fit
+        filled = length[order] * np.arange(1, order.size + 1)
+        fit = max(int(np.searchsorted(filled, tokens, side="right")), 1)
+        yield order[:fit]
+        order = order[fit:]
+
+
+def _newest(usable: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of each pixel's last `steps` usable looks, in order, and which of them are no padding.
+
+    (B, time) -> (B, steps) twice; padding repeats the last look.
+    """
+    found = usable.sum(axis=1)
+    row, look = np.nonzero(usable)
+    first = np.concatenate([[0], np.cumsum(found)[:-1]]) + np.maximum(found - steps, 0)
+    place = np.arange(row.size) - first[row]
+    number = np.empty((len(usable), steps), dtype=np.int64)
+    kept = place >= 0
+    number[row[kept], place[kept]] = look[kept]
+    count = np.minimum(found, steps)[:, None]
+    valid = np.arange(steps) < count
+    last = np.take_along_axis(number, count - 1, axis=1)
+    return np.where(valid, number, last), valid
+
+
+def _scaled(reflectance: np.ndarray, valid: np.ndarray, columns: list[int]) -> Tensor:
+    """Return reflectance (B, T, band) as values of tokens (B, T, 10), NaN where there is nothing."""
+    values = np.full((*valid.shape, len(BANDS)), np.nan, dtype=np.float32)
+    values[..., columns] = reflectance * np.float32(10_000 / HALF_RANGE) - np.float32(1)
+    values[~valid] = np.nan
+    return torch.from_numpy(values)
