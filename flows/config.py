@@ -123,6 +123,50 @@ class TrainFloorConfig(Settings):
     seed: int = 0
 
 
+class ExtraSettings(Settings):
+    """A channel beside the bands, from a Zarr store on the grid of the tiles."""
+
+    url: str = Field(description="folder or URL; {grid} and {tile} stand for the names of grid and tile")
+    name: str = Field(description="of the array")
+    unit: str = Field("1", description="as the array's units state it")
+    offset: float = 0.0
+    scale: float = Field(1.0, gt=0, description="a value v becomes (v - offset) / scale")
+    tolerance_days: float | None = Field(None, ge=0, description="with a time dimension: how old a value may be")
+
+
+class TokeniseConfig(Settings):
+    """Pack pixel series of an area into a token store, or bring it up to date."""
+
+    warehouse: Warehouse = "./warehouse"
+    aoi: Area
+    crs: Crs = None
+    resolution: float = 10.0
+    name: str = Field(description="of the token store")
+    steps: int = Field(256, ge=2, description="most looks of one series, the newest")
+    pixels: int = Field(100_000, ge=1, description="series, drawn evenly over the area")
+    before: date | None = Field(None, description="read nothing of this day or later; by default all")
+    bands: tuple[str, ...] | None = Field(None, description="of the cubes; by default all")
+    extra: tuple[ExtraSettings, ...] = ()
+    holdout_blocks: str | None = Field(None, description="FOLDS:FOLD[:BLOCK]: leave the blocks of one fold out")
+    allow_unmasked: AllowUnmasked = False
+    seed: int = 0
+
+
+class MapConfig(Settings):
+    """Publish a map of an area from a trained model."""
+
+    warehouse: Warehouse = "./warehouse"
+    aoi: Area
+    crs: Crs = None
+    resolution: float = 10.0
+    model: str = Field("floor", description="name, or name/version")
+    collection: str = "canopy"
+    title: str = "Tree canopy"
+    until: date | None = Field(None, description="use looks up to this day; by default all")
+    allow_unmasked: AllowUnmasked = False
+    dask: str | None = None
+
+
 class MapConfig(Settings):
     """Publish a map of an area from a trained model."""
 

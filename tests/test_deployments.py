@@ -16,6 +16,7 @@ from flows.config import (
     MapConfig,
     PipelineConfig,
     Settings,
+    TokeniseConfig,
     TrainFloorConfig,
     UpdateConfig,
     load_config,
@@ -32,6 +33,7 @@ KINDS: dict[str, type[Settings]] = {
     "ingest": IngestConfig,
     "train_floor": TrainFloorConfig,
     "map": MapConfig,
+    "tokenise": TokeniseConfig,
     "update": UpdateConfig,
 }
 DEPLOYED = {
@@ -39,6 +41,7 @@ DEPLOYED = {
     "ingest-earth": "ingest",
     "train-floor": "train_floor",
     "map-canopy": "map",
+    "tokenise-earth": "tokenise",
     "update-canopy-map": "update",
 }
 ENTRIES = {entry["name"]: entry for entry in deployments()["deployments"]}

@@ -1,19 +1,18 @@
-"""From cubes to tokens: pixel series streamed for inference, or packed into a token store that grows with its cubes."""
+"""Pixel series of an area packed into a token store that grows with its cubes."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
 from models.indices import BANDS
-from models.tokens import HALF_RANGE, NO_DATA, PixelSeries, SeriesTokeniser, Tokens, next_days, pad, to_days
-from storage.cube import CubeState, SeriesBlock, read_block, read_state
+from models.tokens import HALF_RANGE, Tokens, pad
+from storage.cube import CubeState, read_state
 from storage.errors import NotFound, SchemaMismatch, TokensChanged
 from storage.location import Location, resolve
 from storage.regions import Region, region_key
@@ -27,15 +26,15 @@ from storage.tokens import (
     open_tokens,
     write_tokens,
 )
-from tasks.earth.extra_channels import ExtraReader, ExtraSource, require_distinct
+from tasks.earth.extra_channels import ExtraSource
 from tasks.earth.forecast_evaluation import Holdout
-from tasks.earth.mapping import CubePart, MapPlan
+from tasks.earth.mapping import CubePart, MapPlan, plan_map
 from tasks.earth.places import drawn, in_area, regions_of
+from tasks.earth.series import SeriesReader, SeriesRules, last_day, merged, tokeniser_of
 from tasks.errors import ConfigurationError
 
 LEAST_LOOKS = 8
 """Valid looks that a series needs to be trained on."""
-PIXELS_AT_ONCE = 8192
 GROUP_SHARDS = 8
 """Shards that are written together; their samples are dealt out at random, so that a shard holds many places."""
 
@@ -43,47 +42,44 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class SeriesRules:
-    """How the looks at a pixel become a series.
+class PackRequest:
+    """Which series are packed; see `pack_area`.
 
     Parameters
     ----------
-    steps : int
-        Most looks of one series: the newest.
-    bands : tuple of str, optional
-        Of the cubes; by default all.
-    before : datetime64[D], optional
+    warehouse, name : str
+        URL, and name of the store.
+    area : dict
+        GeoJSON geometry, EPSG:4326.
+    steps, pixels, seed : int
+        Most looks of one series, series to draw, and the seed of the draw.
+    before : str or None
         Nothing of this day or a later one is read.
+    bands : tuple of str or None
+        Of the cubes; None for all.
     extra : tuple of ExtraSource
         Channels beside the bands.
+    holdout : Holdout or None
+        Blocks that are left out.
+    crs, resolution : str or None, float
+        Of the grid.
+    allow_unmasked : bool
+        Whether looks without a mask count.
     """
 
+    warehouse: str
+    name: str
+    area: dict[str, Any]
     steps: int = 256
+    pixels: int = 100_000
+    seed: int = 0
+    before: str | None = None
     bands: tuple[str, ...] | None = None
-    before: np.datetime64 | None = None
     extra: tuple[ExtraSource, ...] = ()
-
-
-@dataclass(frozen=True)
-class RegionTokens:
-    """The series of some pixels of a region.
-
-    Parameters
-    ----------
-    cube : CubePart
-        Where they lie.
-    region : dict of str to slice
-        In pixels of the tile.
-    pixels : ndarray, shape (sample,), int
-        Numbers in the region, row by row.
-    tokens : Tokens
-        Valid looks first, in order of their days; the others are NaN.
-    """
-
-    cube: CubePart
-    region: Region
-    pixels: np.ndarray
-    tokens: Tokens
+    holdout: Holdout | None = None
+    crs: str | None = None
+    resolution: float = 10.0
+    allow_unmasked: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,112 +123,6 @@ class StoredTokens:
         block = self.store.read(self.store.shards[shard])
         enough = block.valid.sum(axis=1) >= self.store.schema.least
         return _to_torch(block if enough.all() else block.rows(enough))
-
-
-def stream_tokens(
-    plan: MapPlan, rules: SeriesRules | None = None, *, at_once: int = PIXELS_AT_ONCE
-) -> Iterator[RegionTokens]:
-    """Yield the series of every pixel of an area that has a valid look, region by region; nothing is written.
-
-    Parameters
-    ----------
-    plan : MapPlan
-        Cubes and area.
-    rules : SeriesRules, optional
-        How.
-    at_once : int
-        Pixels of one piece. Memory holds one region of one cube and one piece.
-
-    Raises
-    ------
-    ConfigurationError
-        Where bands or extra channels are not there as asked.
-    """
-    rules = rules or SeriesRules()
-    for cube in plan.cubes:
-        reader = SeriesReader(plan, cube, rules)
-        for region in regions_of(cube):
-            inside = in_area(plan, cube.tile.geobox[region["y"], region["x"]])
-            if inside.any():
-                yield from reader.stream(region, np.flatnonzero(inside), at_once=at_once)
-
-
-@dataclass(frozen=True)
-class SeriesReader:
-    """Reads the series of one tile.
-
-    Parameters
-    ----------
-    plan : MapPlan
-        Warehouse, bands and last day.
-    cube : CubePart
-        The tile at its snapshot.
-    rules : SeriesRules
-        How.
-    """
-
-    plan: MapPlan
-    cube: CubePart
-    rules: SeriesRules
-
-    @property
-    def until(self) -> np.datetime64 | None:
-        """Return the last day that is read."""
-        return last_day(self.plan, self.rules)
-
-    @cached_property
-    def tokeniser(self) -> SeriesTokeniser:
-        """Return what makes tokens of series."""
-        return tokeniser_of(self.plan, self.rules)
-
-    @cached_property
-    def extra(self) -> tuple[ExtraReader, ...]:
-        """Return the readers of the extra channels over this tile."""
-        return tuple(source.open(self.cube.tile) for source in self.rules.extra)
-
-    def stream(self, region: Region, pixels: np.ndarray, *, at_once: int = PIXELS_AT_ONCE) -> Iterator[RegionTokens]:
-        """Yield the series of those pixels of a region that have a valid look, some at a time."""
-        block = self._block(region, 0)
-        extra = self._extra(region, block)
-        seen = pixels[block.valid.any(axis=0).reshape(-1)[pixels]]
-        for start in range(0, seen.size, at_once):
-            some = seen[start : start + at_once]
-            yield RegionTokens(self.cube, region, some, self._tokens(block, extra, some))
-
-    def read(self, region: Region, pixels: np.ndarray, *, since: int = 0) -> Tokens:
-        """Return the series of all of these pixels of a region, of dates from the `since`-th in order of arrival on."""
-        block = self._block(region, since)
-        return self._tokens(block, self._extra(region, block), pixels)
-
-    def _block(self, region: Region, since: int) -> SeriesBlock:
-        return read_block(
-            self.plan.root / self.cube.path,
-            region,
-            snapshot=self.cube.snapshot,
-            until=self.until,
-            allow_unmasked=self.plan.allow_unmasked,
-            since=since,
-        )
-
-    def _extra(self, region: Region, block: SeriesBlock) -> list[np.ndarray]:
-        return [reader.read(region, block.times) for reader in self.extra]
-
-    def _tokens(self, block: SeriesBlock, extra: Sequence[np.ndarray], pixels: np.ndarray) -> Tokens:
-        """Return the newest valid looks of some pixels, first and in order: (pixel, look, channel)."""
-        times, bands = block.reflectance.shape[:2]
-        if not times:
-            return _nothing(len(pixels), len(self.tokeniser.channels))
-        order, kept = _newest(block.valid.reshape(times, -1)[:, pixels].T, self.rules.steps)
-        chosen = [self.plan.bands.index(band) for band in self.tokeniser.bands]
-        stored = _taken(block.reflectance.reshape(times, bands, -1)[:, :, pixels][:, chosen], order)
-        stored[~kept] = NO_DATA
-        clear = torch.from_numpy(kept)
-        day = _held(to_days(block.times.astype("datetime64[D]"))[torch.from_numpy(order)], clear)
-        others = None
-        if extra:
-            found = _taken(np.stack([values.reshape(times, -1)[:, pixels] for values in extra], axis=1), order)
-            others = torch.from_numpy(found).masked_fill(~clear[..., None], torch.nan)
-        return self.tokeniser.tokenise(PixelSeries(torch.from_numpy(stored), day, clear, others))
 
 
 def pack_area(
@@ -295,6 +185,35 @@ def pack_area(
     return report
 
 
+def pack(request: PackRequest, on_progress: Progress | None = None) -> PackReport:
+    """Pack series of an area, or bring what is there up to date.
+
+    Raises
+    ------
+    ConfigurationError
+        As `plan_map` and `pack_area`.
+    """
+    plan = plan_map(
+        request.warehouse,
+        request.area,
+        crs=request.crs,
+        resolution=request.resolution,
+        allow_unmasked=request.allow_unmasked,
+    )
+    return pack_area(
+        plan,
+        request.name,
+        steps=request.steps,
+        pixels=request.pixels,
+        before=None if request.before is None else np.datetime64(request.before, "D"),
+        holdout=request.holdout,
+        bands=request.bands,
+        extra=request.extra,
+        seed=request.seed,
+        on_progress=on_progress,
+    )
+
+
 def open_source(warehouse: str, name: str) -> StoredTokens:
     """Return the tokens of a store as a source of batches.
 
@@ -309,27 +228,6 @@ def open_source(warehouse: str, name: str) -> StoredTokens:
 def tokens_location(warehouse: str, name: str) -> Location:
     """Return where a token store lies."""
     return resolve(warehouse) / "tokens" / name
-
-
-def tokeniser_of(plan: MapPlan, rules: SeriesRules) -> SeriesTokeniser:
-    """Return what makes tokens of the series of a plan.
-
-    Raises
-    ------
-    ConfigurationError
-        Where the cubes lack a band, or hold one that no model takes.
-    """
-    unknown = [band for band in plan.bands if band not in BANDS and (rules.bands is None or band in rules.bands)]
-    if unknown:
-        raise ConfigurationError(f"the cubes hold {', '.join(unknown)}; EarthPT takes {', '.join(BANDS)}")
-    require_distinct(rules.extra)
-    return SeriesTokeniser(plan.chosen_bands(rules.bands), tuple(source.channel for source in rules.extra))
-
-
-def last_day(plan: MapPlan, rules: SeriesRules) -> np.datetime64 | None:
-    """Return the last day that may be read: of the plan, and before the rules' cut."""
-    days = [plan.until, None if rules.before is None else rules.before.astype("datetime64[D]") - np.timedelta64(1, "D")]
-    return min((day for day in days if day is not None), default=None)
 
 
 # --- packing ----------------------------------------------------------------------------------------------------
@@ -452,7 +350,7 @@ class _Packing:
             return None
         came = pad([reader.read(region, pixels, since=since) for region, pixels in group.parts])
         dealt = self._dealt(group, came)
-        return replace(_to_numpy(_merged(held, _to_torch(dealt), self.rules.steps)), place=dealt.place)
+        return replace(_to_numpy(merged(held, _to_torch(dealt), self.rules.steps)), place=dealt.place)
 
     def _dealt(self, group: _Group, tokens: Tokens) -> TokenBlock:
         """Return samples in the order in which they are packed."""
@@ -562,56 +460,6 @@ def _schema(plan: MapPlan, rules: SeriesRules, shard: int) -> TokenSchema:
         offset=-1.0,
         shard=shard,
         least=LEAST_LOOKS,
-    )
-
-
-# --- series -----------------------------------------------------------------------------------------------------
-
-
-def _newest(valid: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return which looks come first, the newest valid ones in order, and which of them are valid: (pixel, look)."""
-    surplus = np.maximum(valid.sum(axis=1, keepdims=True) - steps, 0)
-    kept = valid & (np.cumsum(valid, axis=1) > surplus)
-    longest = max(int(kept.sum(axis=1).max(initial=0)), 1)
-    order = np.argsort(~kept, axis=1, kind="stable")[:, :longest]
-    return order, np.take_along_axis(kept, order, axis=1)
-
-
-def _taken(looks: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return looks (time, channel, pixel) in an order of each pixel's own: (pixel, look, channel)."""
-    series = np.ascontiguousarray(np.moveaxis(looks, 2, 0))  # (pixel, time, channel)
-    return np.take_along_axis(series, order[:, :, None], axis=1)
-
-
-def _held(day: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Return days that stay at the last valid one from there on, 0 where there is none."""
-    count = valid.sum(dim=1, keepdim=True)
-    last = day.gather(1, (count - 1).clamp(min=0))
-    return torch.where(valid, day, torch.where(count > 0, last, 0.0))
-
-
-def _nothing(count: int, channels: int) -> Tokens:
-    """Return series of a cube without a date: one step that is not valid."""
-    return Tokens(
-        torch.full((count, 1, channels), torch.nan), torch.zeros(count, 1, 2), torch.zeros(count, 1, dtype=torch.bool)
-    )
-
-
-def _merged(held: Tokens, came: Tokens, steps: int) -> Tokens:
-    """Return the newest `steps` looks of two sets of series of the same pixels, in order of their days."""
-    pairs = ((held.values, came.values), (held.position, came.position), (held.valid, came.valid))
-    both = Tokens(*(torch.cat(pair, dim=1) for pair in pairs))
-    day = torch.where(both.valid, both.position[..., 0], torch.inf)
-    order = day.argsort(dim=1, stable=True)
-    count = both.valid.sum(dim=1, keepdim=True)
-    longest = max(min(int(count.max()), steps), 1)
-    first = (count - steps).clamp(min=0)
-    chosen = order.gather(1, (first + torch.arange(longest)).clamp(max=order.shape[1] - 1))
-    valid = torch.arange(longest) < (count - first)
-    days = _held(both.position[..., 0].gather(1, chosen), valid)
-    values = both.values.gather(1, chosen[..., None].expand(-1, -1, both.values.shape[2]))
-    return Tokens(
-        values.masked_fill(~valid[..., None], torch.nan), torch.stack([days, next_days(days, valid)], dim=-1), valid
     )
 
 
