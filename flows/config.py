@@ -167,21 +167,6 @@ class MapConfig(Settings):
     dask: str | None = None
 
 
-class MapConfig(Settings):
-    """Publish a map of an area from a trained model."""
-
-    warehouse: Warehouse = "./warehouse"
-    aoi: Area
-    crs: Crs = None
-    resolution: float = 10.0
-    model: str = Field("floor", description="name, or name/version")
-    collection: str = "canopy"
-    title: str = "Tree canopy"
-    until: date | None = Field(None, description="use looks up to this day; by default all")
-    allow_unmasked: AllowUnmasked = False
-    dask: str | None = None
-
-
 class EvaluateForecastConfig(Settings):
     """Score forecasts beside every floor."""
 
