@@ -414,6 +414,51 @@ def evaluate_forecast(
     _say(json.dumps(report) if as_json else describe_report(report))
 
 
+@app.command(
+    "import-weights",
+    epilog="Example: canopus import-weights ckpt.pt --layout earthpt --name earthpt-700m --warehouse ./warehouse",
+)
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="Checkpoint as its authors distribute it.")],
+    *,
+    layout: Annotated[str, typer.Option(help="Whose: earthpt.")] = "earthpt",
+    name: Annotated[str, typer.Option(help="Of the model.")],
+    warehouse: Warehouse = "./warehouse",
+    bands: Annotated[
+        str | None, typer.Option(help="The ten bands in the order of the weights, comma-separated; by wavelength.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Save published weights as a model of the warehouse; no code of the file runs."""
+    from storage.location import resolve
+    from tasks.earth.published_weights import import_weights as read_weights
+
+    order = tuple(bands.split(",")) if bands else None
+    reference = read_weights(file, layout, warehouse=resolve(warehouse), name=name, bands=order)
+    _say(json.dumps(asdict(reference)) if as_json else f"{reference.name}/{reference.version}: {reference.url}")
+
+
+@app.command(
+    epilog="Example: canopus export earthpt-700m --layout earthpt --out ckpt.pt; "
+    "canopus export mine --layout canopus --out ./mine"
+)
+def export(
+    name: Annotated[str, typer.Argument(help="Model: name, or name/version.")],
+    *,
+    layout: Annotated[str, typer.Option(help="canopus (a folder), or a published one: earthpt (a file).")] = "canopus",
+    out: Annotated[Path, typer.Option(help="File or folder to write.")],
+    warehouse: Warehouse = "./warehouse",
+    as_json: Json = False,
+) -> None:
+    """Write a model out of the warehouse, in a published layout or as a folder of its own."""
+    from storage.location import resolve
+    from tasks.earth.published_weights import export_weights
+
+    reference = export_weights(resolve(warehouse), name, layout=layout, out=out)
+    text = f"{reference.name}/{reference.version}: {out}"
+    _say(json.dumps({**asdict(reference), "out": str(out)}) if as_json else text)
+
+
 @app.command(epilog="Example: canopus status --warehouse ./warehouse")
 def status(*, warehouse: Warehouse = "./warehouse", as_json: Json = False) -> None:
     """Show the cubes, models, products and last runs of a warehouse."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from forecast_cases import LEVELS, Spy
 from odc.geo.geom import box
+from series_cases import SMALL, lively_model
 
 from models.floors import FLOORS
 from storage.cube import DateEntry, create_cube, open_cube, write_cube
@@ -30,6 +31,8 @@ from tasks.earth.forecast_evaluation import (
 from tasks.earth.forecast_protocol import ScoringRule, asking, series_of
 from tasks.earth.forecast_scores import evaluate_arrays
 from tasks.earth.grid import tiles_of
+from tasks.earth.model_files import save_network
+from tasks.earth.places import drawn
 from tasks.errors import ConfigurationError
 
 CRS = "EPSG:32630"
@@ -169,8 +172,8 @@ def test_no_pixel_is_both_trained_on_and_held_out() -> None:
 def test_a_share_of_the_pixels_is_the_same_however_it_is_cut(warehouse: Path, spy: Spy) -> None:
     report = evaluate_area(request_of(warehouse, share=0.25))
     assert 0.18 < report["counts"]["pixels"] / (16 * 40) < 0.32
-    whole = forecast_evaluation._drawn({"y": slice(0, 512), "x": slice(0, 512)}, 0.25)
-    part = forecast_evaluation._drawn({"y": slice(100, 300), "x": slice(256, 512)}, 0.25)
+    whole = drawn({"y": slice(0, 512), "x": slice(0, 512)}, 0.25)
+    part = drawn({"y": slice(100, 300), "x": slice(256, 512)}, 0.25)
     np.testing.assert_array_equal(whole[100:300, 256:512], part)
     assert whole.mean() == pytest.approx(0.25, abs=0.01)
 
@@ -213,6 +216,27 @@ def test_what_cannot_be_scored_says_why(
 def test_an_unknown_model_is_named(warehouse: Path) -> None:
     with pytest.raises(NotFound, match="'nobody'"):
         prepare_evaluation(request_of(warehouse, model="nobody"))
+
+
+def test_a_saved_network_is_scored_beside_the_floors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast_plots, "draw_pictures", lambda report, examples: {})
+    fill(tmp_path)
+    save_network(
+        resolve(tmp_path),
+        "small",
+        lively_model(3),
+        kind="earthpt",
+        config=asdict(SMALL),
+        metrics={},
+        training={},
+        card="Small.",
+    )
+    report = evaluate_area(request_of(tmp_path, model="small", share=0.25))
+    scores = report["indices"]["ndvi"]
+    assert scores["model"]["n"] == scores["window_median"]["n"] > 0
+    assert np.isfinite(scores["model"]["mae"])
+    assert scores["model"]["mae"] != scores["window_median"]["mae"]
+    assert "bsi" not in report["indices"]
 
 
 def test_report_and_pictures_go_where_they_are_wanted(warehouse: Path, spy: Spy, tmp_path: Path) -> None:
