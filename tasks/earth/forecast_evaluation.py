@@ -10,17 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from odc.geo import CRS
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import Geometry
-from rasterio.features import rasterize
-from shapely.geometry import box, mapping, shape
 
 from storage.cube import read_block, read_clear
 from storage.location import Location, resolve
 from storage.manifest import Run, content_hash, start_run
-from storage.regions import Region, cut_regions
-from storage.schema import CHUNK
+from storage.regions import Region
 from tasks.earth.forecast_examples import ExampleKeeper
 from tasks.earth.forecast_protocol import QUANTILES, PixelSeries, Predict, ScoringRule, asking, series_of
 from tasks.earth.forecast_scores import ForecastScores, evaluate_arrays
@@ -28,11 +23,11 @@ from tasks.earth.forecasters import open_forecaster
 from tasks.earth.forecasting import require_bands
 from tasks.earth.labels import blocked_folds
 from tasks.earth.mapping import CubePart, MapPlan, plan_map, to_physical
+from tasks.earth.places import drawn, in_area, regions_of
 from tasks.errors import ConfigurationError
 
 PIXELS_AT_ONCE = 8192
 REPORT = "forecast_scores.json"
-_ZONE_DEGREES = 6
 
 Progress = Callable[[str, int, int], None]
 
@@ -146,7 +141,7 @@ class PreparedEvaluation:
 
     def groups(self) -> list[tuple[str, list[tuple[CubePart, Region]]]]:
         """Return the regions to judge, by tile."""
-        return [(cube.path, [(cube, region) for region in _regions(cube)]) for cube in self.plan.cubes]
+        return [(cube.path, [(cube, region) for region in regions_of(cube)]) for cube in self.plan.cubes]
 
     @property
     def out(self) -> Location:
@@ -316,14 +311,6 @@ def _head(prepared: PreparedEvaluation) -> dict[str, Any]:
     }
 
 
-def _regions(cube: CubePart) -> list[Region]:
-    top, bottom, left, right = cube.tile.window
-    return [
-        {axis: slice(part[axis].start + start, part[axis].stop + start) for axis, start in (("y", top), ("x", left))}
-        for part in cut_regions((bottom - top, right - left), CHUNK)
-    ]
-
-
 def _score_series(
     prepared: PreparedEvaluation, series: PixelSeries, predict: Predict | None, places: np.ndarray
 ) -> Scored:
@@ -368,11 +355,11 @@ def _chosen(prepared: PreparedEvaluation, cube: CubePart, region: Region) -> np.
     """Return which pixels of a region are scored: in the area, in the held-out blocks, drawn."""
     tile, request = cube.tile.geobox, prepared.request
     geobox = tile[region["y"], region["x"]]
-    chosen = _inside(prepared.plan, geobox)
+    chosen = in_area(prepared.plan, geobox)
     if request.holdout is not None:
         chosen &= request.holdout.held_out((tile.shape[0], tile.shape[1]))[region["y"], region["x"]]
     if request.share < 1.0:
-        chosen &= _drawn(region, request.share)
+        chosen &= drawn(region, request.share)
     return chosen
 
 
@@ -382,31 +369,6 @@ def _cropped(region: Region, chosen: np.ndarray) -> tuple[Region, np.ndarray]:
     part = {"y": slice(int(rows[0]), int(rows[-1]) + 1), "x": slice(int(columns[0]), int(columns[-1]) + 1)}
     moved = {axis: slice(region[axis].start + part[axis].start, region[axis].start + part[axis].stop) for axis in part}
     return moved, chosen[part["y"], part["x"]]
-
-
-def _inside(plan: MapPlan, geobox: GeoBox) -> np.ndarray:
-    """Return which pixels of a grid lie in the area, and where cubes of several zones hold it, in the grid's own zone."""
-    area = shape(plan.area)
-    if len({str(cube.tile.geobox.crs) for cube in plan.cubes}) > 1:
-        zone = (CRS(str(geobox.crs)).to_epsg() or 0) % 100
-        west = -180 + _ZONE_DEGREES * (zone - 1)
-        area = area.intersection(box(west, -90, west + _ZONE_DEGREES, 90))
-    projected = Geometry(mapping(area), "EPSG:4326").to_crs(str(geobox.crs), resolution=0.01)
-    rows, columns = geobox.shape
-    if projected.is_empty:
-        return np.zeros((rows, columns), dtype=bool)
-    burned = rasterize([projected.geom], out_shape=(rows, columns), transform=geobox.affine, dtype="uint8")
-    return np.asarray(burned, dtype=bool)
-
-
-def _drawn(region: Region, share: float) -> np.ndarray:
-    """Return a share of a region's pixels by a hash of row and column in the tile, whatever the region."""
-    row, column = np.ogrid[region["y"], region["x"]]
-    mixed = row.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ column.astype(np.uint64) * np.uint64(
-        0xC2B2AE3D27D4EB4F
-    )
-    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-    return np.asarray((mixed ^ (mixed >> np.uint64(32))) % np.uint64(1_000_003) < share * 1_000_003)
 
 
 def _places(geobox: GeoBox, pixels: np.ndarray) -> np.ndarray:
