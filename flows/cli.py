@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -47,6 +48,7 @@ evaluate = typer.Typer(
 app.add_typer(evaluate, name="evaluate")
 
 FAILED, USAGE = 1, 2
+_LINE_S = 30.0
 
 Warehouse = Annotated[str, typer.Option(help="Warehouse: a folder, s3://bucket/prefix, gs:// or az://.")]
 Area = Annotated[str, typer.Option(help="minx,miny,maxx,maxy in degrees, or a vector file.")]
@@ -235,6 +237,88 @@ def train_floor(
     _finish(summary, as_json=as_json)
 
 
+@train.command(
+    "earthpt",
+    epilog="Example: canopus train earthpt --aoi area.geojson --until 2018-12-31 --name mine --minutes 20; "
+    "on several GPUs: torchrun --nproc-per-node 8 -m flows.cli train earthpt --config pretrain.yaml --parallel ddp",
+)
+def train_earthpt(
+    *,
+    config: Annotated[Path | None, typer.Option(help="Settings in YAML; options lie over them.")] = None,
+    warehouse: Annotated[
+        str | None, typer.Option(help="Folder, s3://bucket/prefix, gs:// or az://; by default ./warehouse.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model; by default earthpt.")] = None,
+    aoi: Annotated[
+        str | None,
+        typer.Option(help="Real series: minx,miny,maxx,maxy or a vector file; without, generated ones alone."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="No look after this day is used, YYYY-MM-DD; by default all.")
+    ] = None,
+    bands: Annotated[str | None, typer.Option(help="Comma-separated, of the cubes' bands; by default all.")] = None,
+    holdout_blocks: Annotated[
+        str | None, typer.Option(help="FOLDS:FOLD[:BLOCK]: leave the blocks of one fold out, e.g. 5:0:20.")
+    ] = None,
+    pixels: Annotated[int | None, typer.Option(help="Real series; by default 20,000.")] = None,
+    allow_unmasked: Unmasked = False,
+    crs: Crs = None,
+    prior_share: Annotated[
+        float | None, typer.Option(help="Share of generated series; by default half, without an area all.")
+    ] = None,
+    start_from: Annotated[
+        str | None, typer.Option(help="Model to begin with, or none; by default earthpt-small where there is an area.")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Model to learn from, beside the looks.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Wall clock of the training loop.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Updates; by default 20,000, or 2,000 from a model, or as minutes allow.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.")] = None,
+    parallel: Annotated[str | None, typer.Option(help="Under torchrun: ddp or fsdp.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew where the same was done or begun before.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train EarthPT on generated series, on those of an area, or from a teacher; interrupted, it goes on."""
+    from flows.config import TrainEarthPTConfig, load_config, make_config
+    from flows.runtime import configure_prefect
+
+    given = {
+        "warehouse": warehouse,
+        "name": name,
+        "aoi": aoi,
+        "until": until,
+        "bands": bands.split(",") if bands else None,
+        "holdout_blocks": holdout_blocks,
+        "pixels": pixels,
+        "allow_unmasked": allow_unmasked or None,
+        "crs": crs,
+        "prior_share": prior_share,
+        "start_from": start_from,
+        "teacher": teacher,
+        "minutes": minutes,
+        "steps": steps,
+        "seed": seed,
+        "device": device,
+        "parallel": parallel,
+        "fresh": fresh or None,
+    }
+    options = {key: item for key, item in given.items() if item is not None}
+    settings = (
+        load_config(config, TrainEarthPTConfig, **options) if config else make_config(TrainEarthPTConfig, options)
+    )
+    configure_prefect(settings.warehouse)
+    from flows.train import follow_earthpt, follows, train_earthpt_model
+
+    if follows():
+        follow_earthpt(settings)
+        return
+    with _bars():
+        summary = _run(lambda: train_earthpt_model(settings, return_state=True))
+    _finish(summary, as_json=as_json)
+
+
 @app.command("map", epilog="Example: canopus map --aoi area.geojson --model floor --until 2023-12-31")
 def map_command(
     *,
@@ -278,6 +362,68 @@ def map_command(
 
     with _bars():
         summary = _run(lambda: map_canopy(config, return_state=True))
+    _finish(summary, as_json=as_json)
+
+
+@app.command(
+    epilog="Example: canopus forecast --aoi area.geojson --model earthpt --horizon 150 --every 30 --out-index ndvi,nbr"
+)
+def forecast(
+    *,
+    aoi: Area,
+    model: Annotated[str, typer.Option(help="Name, or name/version; 'window' needs no training.")],
+    origin: Annotated[str | None, typer.Option(help="Use looks before this day, YYYY-MM-DD; by default all.")] = None,
+    dates: Annotated[str | None, typer.Option(help="Comma-separated days to forecast, instead of --horizon.")] = None,
+    horizon: Annotated[int, typer.Option(help="Days from the origin to the last one forecast.")] = 150,
+    every: Annotated[int, typer.Option(help="Days between those forecast.")] = 30,
+    bands: Annotated[str | None, typer.Option(help="Comma-separated, of the cubes' bands; by default all.")] = None,
+    quantiles: Annotated[
+        str | None, typer.Option(help="Comma-separated levels to keep; by default all that the model gives.")
+    ] = None,
+    out_index: Annotated[str, typer.Option(help="Comma-separated indices that get COGs and pictures.")] = "ndvi",
+    allow_unmasked: Unmasked = False,
+    collection: Annotated[str, typer.Option(help="STAC collection of the product.")] = "forecast",
+    title: Annotated[str, typer.Option(help="On the pictures and the item.")] = "Forecast",
+    warehouse: Warehouse = "./warehouse",
+    crs: Crs = None,
+    dask: Dask = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be read and forecast; write nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Forecast an area: quantiles of reflectance and indices per pixel and day, index maps, pictures, STAC item."""
+    from flows.config import ForecastConfig, make_config
+    from flows.runtime import configure_prefect
+
+    given = {
+        "aoi": aoi,
+        "model": model,
+        "origin": origin,
+        "dates": dates.split(",") if dates else None,
+        "horizon": horizon,
+        "every": every,
+        "bands": bands.split(",") if bands else None,
+        "quantiles": quantiles.split(",") if quantiles else None,
+        "out_index": out_index.split(","),
+        "allow_unmasked": allow_unmasked,
+        "collection": collection,
+        "title": title,
+        "warehouse": warehouse,
+        "crs": crs,
+        "dask": dask,
+    }
+    config = make_config(ForecastConfig, {key: item for key, item in given.items() if item is not None})
+    if dry_run:
+        from flows.plan import describe_forecast
+
+        _print_plan(describe_forecast(config), as_json=as_json)
+        return
+    configure_prefect(warehouse)
+    from flows.forecast import forecast_area
+
+    with _bars():
+        summary = _run(lambda: forecast_area(config, return_state=True))
     _finish(summary, as_json=as_json)
 
 
@@ -516,13 +662,14 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
 
 
 @contextmanager
-def _bars() -> Iterator[Callable[[str, str, int, int], None]]:
+def _bars() -> Iterator[Callable[..., None]]:
     """Show how far everything that reports has come: bars on a terminal, a line for each finished part elsewhere."""
     from tasks.progress import listening
 
     if not sys.stderr.isatty():
-        with listening(_show_finished):
-            yield _show_finished
+        lines = _Lines()
+        with listening(lines):
+            yield lines
         return
     from rich.console import Console
     from rich.progress import (
@@ -545,19 +692,30 @@ def _bars() -> Iterator[Callable[[str, str, int, int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         rows: dict[str, Any] = {}
 
-        def show(name: str, part: str, done: int, total: int) -> None:
+        def show(name: str, part: str, done: int, total: int, words: str = "") -> None:
             label = f"{name} {part}".strip()
             if label not in rows:
                 rows[label] = progress.add_task(label, total=total)
-            progress.update(rows[label], completed=done, total=total)
+            described = f"{label}: {words}" if words else label
+            progress.update(rows[label], completed=done, total=total, description=described)
 
         with listening(show):
             yield show
 
 
-def _show_finished(name: str, part: str, done: int, total: int) -> None:
-    if done == total:
-        typer.echo(f"{name} {part}: {total} done", err=True)
+class _Lines:
+    """Writes a line for each finished part, and twice a minute how long work goes."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, name: str, part: str, done: int, total: int, words: str = "") -> None:
+        now = time.monotonic()
+        if done == total:
+            typer.echo(f"{name} {part}: {words or f'{total} done'}", err=True)
+        elif words and now - self._last > _LINE_S:
+            self._last = now
+            typer.echo(f"{name} {part}: {words}", err=True)
 
 
 def _is_expected(error: Exception) -> bool:
@@ -574,3 +732,7 @@ def _say(text: str) -> None:
 def _stop(message: str, code: int) -> NoReturn:
     typer.echo(message, err=True)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -152,6 +152,103 @@ class TokeniseConfig(Settings):
     seed: int = 0
 
 
+class EarthPTSettings(Settings):
+    """Size of an EarthPT, and how it is questioned in training."""
+
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    width: int = Field(96, ge=8, description="a multiple of twice the heads")
+    pointers: int = Field(6, ge=1, description="weighted means of the pixel's own looks that an answer is mixed from")
+    queries: int = Field(48, ge=1, description="questions about each series of a batch")
+    horizon_days: int = Field(240, ge=1, description="longest time from origin to target in training")
+    band_dropout: float = Field(0.5, ge=0, le=1, description="share of the series that lose bands")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> EarthPTSettings:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} is no multiple of twice the {self.heads} heads")
+        return self
+
+
+SHIPPED_EARTHPT = "earthpt-small"
+
+
+class TrainEarthPTConfig(Settings):
+    """Train EarthPT: on generated series, on real ones of an area, or taught by a larger model."""
+
+    warehouse: Warehouse = "./warehouse"
+    name: str = Field("earthpt", description="of the model")
+    aoi: Annotated[str | None, Field(description="real series of this area; without it generated series alone")] = None
+    crs: Crs = None
+    resolution: float = 10.0
+    until: date | None = Field(None, description="no look after this day is used; by default all")
+    bands: tuple[str, ...] | None = Field(None, description="of the cubes; by default all")
+    holdout_blocks: str | None = Field(None, description="FOLDS:FOLD[:BLOCK]: leave the blocks of one fold out")
+    allow_unmasked: AllowUnmasked = False
+    pixels: int = Field(20_000, ge=1, description="real series, drawn evenly over the area")
+    held_out_days: int = Field(180, ge=0, description="last days up to `until` that choose the weights, not trained on")
+    held_out_pixels: int = Field(1024, ge=1, description="series asked about those days")
+    shift_days: int = Field(8, ge=0, description="largest shift in time of a real series each time it is drawn")
+    gain: float = Field(0.08, ge=0, description="spread of the logarithm of each band's gain, likewise")
+    prior_share: float | None = Field(None, ge=0, le=1, description="of the batches; by default half, without aoi all")
+    start_from: str | None = Field(
+        None, description=f"model to begin with, or none; by default {SHIPPED_EARTHPT} where there is an aoi"
+    )
+    model: EarthPTSettings | None = Field(None, description="size, where it does not start from a model")
+    teacher: str | None = Field(None, description="model to learn from, beside the looks")
+    truth_share: float = Field(0.3, ge=0, le=1, description="with a teacher: weight of the looks themselves")
+    series: int = Field(64, ge=1, description="of one batch of each process")
+    looks: int = Field(112, ge=16, description="most looks of one series, the newest")
+    scored: int = Field(256, ge=1, description="held-out series that are scored beside the floors at the end")
+    steps: int | None = Field(
+        None, ge=1, description="updates; by default 20,000, or 2,000 from a model, or by minutes"
+    )
+    minutes: float | None = Field(None, gt=0, description="wall clock of the training loop")
+    learning_rate: float | None = Field(None, gt=0, description="by default 1e-3, or 2e-4 from a model")
+    warmup_steps: int = Field(100, ge=0)
+    weight_decay: float = Field(0.1, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradients")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the average of weights that is saved")
+    accumulation: int = Field(1, ge=1, description="batches of one update")
+    patience: int = Field(
+        5, ge=0, description="checkpoints without a lower loss on held-out real looks that end it; 0 never"
+    )
+    precision: Literal["float32", "bf16"] = "float32"
+    compile: bool = Field(False, description="torch.compile: pays after some minutes")
+    parallel: Literal["none", "ddp", "fsdp"] = Field("none", description="under torchrun")
+    device: Literal["cpu", "cuda"] | None = Field(None, description="by default a GPU where there is one")
+    checkpoint_every: int = Field(200, ge=1, description="updates; also how often held-out looks are asked")
+    log_every: int = Field(20, ge=1, description="updates of one line in metrics.jsonl")
+    seed: int = 0
+    fresh: bool = Field(False, description="begin anew where the same was done or begun before")
+
+    @property
+    def starts_from(self) -> str | None:
+        """Return the model whose weights it begins with."""
+        if self.start_from is not None:
+            return None if self.start_from == "none" else self.start_from
+        return SHIPPED_EARTHPT if self.aoi and not self.model and not self.teacher else None
+
+    @property
+    def share_of_prior(self) -> float:
+        """Return the share of generated batches."""
+        return self.prior_share if self.prior_share is not None else 0.5 if self.aoi else 1.0
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> TrainEarthPTConfig:
+        if self.aoi is None:
+            given = [name for name in ("until", "bands", "holdout_blocks") if getattr(self, name) is not None]
+            if given:
+                raise ValueError(f"{', '.join(given)} says which real series are used, and there is no aoi")
+            if self.prior_share is not None and self.prior_share < 1:
+                raise ValueError("prior_share below 1 wants real series: name an aoi")
+        if self.model is not None and self.starts_from is not None:
+            raise ValueError(
+                f"what starts from {self.starts_from} keeps its size: leave out model, or start_from: none"
+            )
+        return self
+
+
 class MapConfig(Settings):
     """Publish a map of an area from a trained model."""
 
@@ -163,6 +260,27 @@ class MapConfig(Settings):
     collection: str = "canopy"
     title: str = "Tree canopy"
     until: date | None = Field(None, description="use looks up to this day; by default all")
+    allow_unmasked: AllowUnmasked = False
+    dask: str | None = None
+
+
+class ForecastConfig(Settings):
+    """Publish forecasts of an area."""
+
+    warehouse: Warehouse = "./warehouse"
+    aoi: Area
+    crs: Crs = None
+    resolution: float = 10.0
+    model: str = Field(description="name, or name/version; window needs no training")
+    origin: date | None = Field(None, description="use looks before this day; by default all")
+    dates: tuple[date, ...] = Field((), description="days to forecast; by default every so many up to the horizon")
+    horizon: int = Field(150, ge=1, description="days from the origin to the last one forecast")
+    every: int = Field(30, ge=1, description="days between those forecast")
+    bands: tuple[str, ...] | None = Field(None, description="of the cubes; by default all")
+    quantiles: tuple[float, ...] | None = Field(None, description="levels to keep; by default all that the model gives")
+    out_index: tuple[str, ...] = Field(("ndvi",), min_length=1, description="indices that get COGs and pictures")
+    collection: str = "forecast"
+    title: str = "Forecast"
     allow_unmasked: AllowUnmasked = False
     dask: str | None = None
 

@@ -1,20 +1,30 @@
-"""The flow that trains the floor."""
+"""The flows that train: the floor, and EarthPT."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from prefect import flow
 from prefect.states import Completed
 
-from flows.config import TrainFloorConfig
+from flows.config import TrainEarthPTConfig, TrainFloorConfig
 from flows.runtime import Summary
+from models.data import Augmentation
+from models.earthpt import EarthPTConfig
+from models.training import TrainConfig
 from storage.classes import LandClass
 from storage.location import resolve
+from tasks.earth.earthpt_training import EarthPTRequest, TrainedEarthPT, train_earthpt
+from tasks.earth.forecast_evaluation import parse_holdout
 from tasks.earth.grid import read_area
 from tasks.earth.labels import LabelRules
 from tasks.earth.training import FloorRequest, Split, TrainedModel
-from tasks.train import train_floor_task
+from tasks.earth.training_data import AreaChoice, DataChoice
+from tasks.train import train_earthpt_task, train_floor_task
+
+ENDLESS = 10**9
+"""Updates where only minutes end a training."""
 
 
 @flow(name="train-floor")
@@ -22,6 +32,23 @@ def train_floor_model(config: TrainFloorConfig) -> Any:
     """Train temporal statistics and a forest on the labels of an area."""
     trained = train_floor_task(to_request(config))
     return Completed(message=f"{trained.reference.name}/{trained.reference.version}", data=summarise(trained))
+
+
+@flow(name="train-earthpt")
+def train_earthpt_model(config: TrainEarthPTConfig) -> Any:
+    """Train EarthPT on generated series, on those of an area, or from a teacher; or go on where that was interrupted."""
+    trained = train_earthpt_task(to_earthpt_request(config))
+    return Completed(message=f"{trained.reference.name}/{trained.reference.version}", data=summarise_training(trained))
+
+
+def follows() -> bool:
+    """Return whether torchrun started this process beside one that leads."""
+    return os.environ.get("RANK", "0") != "0"
+
+
+def follow_earthpt(config: TrainEarthPTConfig) -> None:
+    """Train beside the process that leads; that one alone is a flow, shows progress and writes."""
+    train_earthpt(to_earthpt_request(config))
 
 
 def to_request(config: TrainFloorConfig) -> FloorRequest:
@@ -58,3 +85,72 @@ def summarise(trained: TrainedModel) -> Summary:
         {f"{kind} pixels": count for kind, count in trained.training["pixels_used"].items()},
         details={"model": trained.reference.url, **scores},
     )
+
+
+def to_earthpt_request(config: TrainEarthPTConfig) -> EarthPTRequest:
+    """Return what the task needs, from what the user wrote."""
+    start = config.starts_from
+    steps = config.steps or (ENDLESS if config.minutes else 2_000 if start else 20_000)
+    return EarthPTRequest(
+        warehouse=resolve(config.warehouse).url,
+        name=config.name,
+        train=TrainConfig(
+            steps=steps,
+            learning_rate=config.learning_rate or (2e-4 if start else 1e-3),
+            warmup_steps=config.warmup_steps,
+            weight_decay=config.weight_decay,
+            clip=config.clip,
+            ema_decay=config.ema_decay,
+            accumulation=config.accumulation,
+            precision=config.precision,
+            compile=config.compile,
+            parallel=config.parallel,
+            checkpoint_every=config.checkpoint_every,
+            log_every=config.log_every,
+            minutes=config.minutes,
+            seed=config.seed,
+        ),
+        data=DataChoice(
+            area=_area_choice(config) if config.aoi else None,
+            prior_share=config.share_of_prior,
+            series=config.series,
+            looks=config.looks,
+            scored=config.scored,
+            seed=config.seed,
+        ),
+        model=EarthPTConfig(**config.model.model_dump()) if config.model else None,
+        start=start,
+        teacher=config.teacher,
+        truth_share=config.truth_share,
+        patience=config.patience,
+        device=config.device,
+        fresh=config.fresh,
+    )
+
+
+def _area_choice(config: TrainEarthPTConfig) -> AreaChoice:
+    assert config.aoi is not None
+    return AreaChoice(
+        area=read_area(config.aoi),
+        crs=config.crs,
+        resolution=config.resolution,
+        until=config.until.isoformat() if config.until else None,
+        allow_unmasked=config.allow_unmasked,
+        bands=config.bands,
+        holdout=parse_holdout(config.holdout_blocks) if config.holdout_blocks else None,
+        pixels=config.pixels,
+        held_out_days=config.held_out_days,
+        held_out_pixels=config.held_out_pixels,
+        augmentation=Augmentation(config.shift_days, config.gain),
+    )
+
+
+def summarise_training(trained: TrainedEarthPT) -> Summary:
+    """Return what the command line prints."""
+    details: dict[str, Any] = {"model": trained.reference.url, "run": trained.run, "curve": trained.curve}
+    for kind, scores in trained.metrics["held_out"].items():
+        index, methods = next(iter(scores["indices"].items()))
+        errors = ", ".join(f"{name} {found['mae']:.4f}" for name, found in methods.items() if found["mae"] is not None)
+        details[kind] = f"mean error of {index} on held-out looks: {errors}"
+    name = f"{trained.reference.name}/{trained.reference.version}"
+    return Summary(name, {"updates": trained.training["steps"]}, notes=trained.notes, details=details)

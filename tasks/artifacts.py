@@ -7,7 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -21,6 +21,9 @@ from prefect.artifacts import (
 from storage.publish import Receipt
 from tasks import progress
 from tasks.earth.ingest import SceneRow
+
+if TYPE_CHECKING:
+    from tasks.earth.earthpt_training import TrainedEarthPT
 
 _LISTED = 500
 _PAUSE_S = 2.0
@@ -45,13 +48,14 @@ class ProgressArtifact:
         if kind is None and self._artifact is not None:
             update_progress_artifact(self._artifact, 100.0)
 
-    def __call__(self, name: str, done: int, total: int) -> None:
+    def __call__(self, name: str, done: int, total: int, words: str = "") -> None:
         """Move the bar; the dashboard is told every other second at most."""
-        progress.report(self.stage, name, done, total)
+        progress.report(self.stage, name, done, total, words)
         now = time.monotonic()
         if self._artifact is not None and now - self._last > _PAUSE_S:
             self._last = now
-            update_progress_artifact(self._artifact, 100.0 * done / max(total, 1))
+            described = f"{self.stage} {self.name}: {words}" if words else None
+            update_progress_artifact(self._artifact, 100.0 * done / max(total, 1), description=described)
 
 
 def artifact_key(text: str) -> str:
@@ -99,6 +103,29 @@ def publish_accuracy(model: str, metrics: dict[str, Any]) -> None:
         for name, found in scored.items()
     ]
     publish_table(f"accuracy-{model}", rows, f"Accuracy of {model}: {metrics['evaluation']}")
+
+
+def publish_training(trained: TrainedEarthPT) -> None:
+    """Show how a training went: loss curve, scores beside the floors, what it cost."""
+    reference, training = trained.reference, trained.training
+    rows = [
+        f"| {kind} | {method} | {found['mae']:.4f} | {found['median']:.4f} | {found['n']:,} |"
+        for kind, scores in trained.metrics["held_out"].items()
+        for method, found in next(iter(scores["indices"].values())).items()
+        if found["mae"] is not None
+    ]
+    facts = [*training["facts"], training["selection"], *trained.notes]
+    text = (
+        f"# {reference.name}, version {reference.version}\n\n![loss]({_served(trained.curve)})\n\n"
+        + "".join(f"- {fact}\n" for fact in dict.fromkeys(facts))
+        + f"- {training['steps']:,} updates in {training['minutes']:.1f} minutes, "
+        f"{training['loop']['tokens_per_second']:,.0f} looks/s, {100 * training['loop']['wait_share']:.1f} % of it waiting "
+        f"for data; {training['cost']['cpu_hours']:.3g} CPU-hours, {training['cost']['gpu_hours']:.3g} GPU-hours\n\n"
+        "| held out | method | mean error, NDVI | median | looks |\n| --- | --- | ---: | ---: | ---: |\n"
+        + "\n".join(rows)
+        + f"\n\nModel: `{reference.url}`, run: `{trained.run}`\n"
+    )
+    publish_markdown(f"training-{reference.name}", text, f"Training of {reference.name}")
 
 
 def publish_forecast_scores(report: dict[str, Any]) -> None:

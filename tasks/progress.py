@@ -6,19 +6,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Listener = Callable[[str, str, int, int], None]
-"""Called with stage, what is worked on, parts done and parts in all."""
+Listener = Callable[[str, str, int, int, str], None]
+"""Called with stage, what is worked on, parts done, parts in all, and a few words on how it goes."""
 
 _listeners: list[Listener] = []
 _lock = threading.Lock()
 
 
-def report(stage: str, name: str, done: int, total: int) -> None:
+def report(stage: str, name: str, done: int, total: int, words: str = "") -> None:
     """Tell every listener of this process how far `name` has come."""
     with _lock:
         current = list(_listeners)
     for listener in current:
-        listener(stage, name, done, total)
+        listener(stage, name, done, total, words)
 
 
 @contextmanager

@@ -1,11 +1,12 @@
-"""Prefect task: train the floor and show how well it does."""
+"""Prefect tasks: train a model and show how well it does."""
 
 from __future__ import annotations
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.artifacts import ProgressArtifact, publish_accuracy
+from tasks.artifacts import ProgressArtifact, publish_accuracy, publish_training
+from tasks.earth.earthpt_training import EarthPTRequest, TrainedEarthPT, train_earthpt
 from tasks.earth.training import FloorRequest, TrainedModel, train_floor
 
 
@@ -15,4 +16,13 @@ def train_floor_task(request: FloorRequest) -> TrainedModel:
     with ProgressArtifact("train", request.name) as progress:
         trained = train_floor(request, progress)
     publish_accuracy(trained.reference.name, trained.metrics)
+    return trained
+
+
+@task(name="train EarthPT", cache_policy=NO_CACHE, persist_result=False)
+def train_earthpt_task(request: EarthPTRequest) -> TrainedEarthPT:
+    """Pack what is not packed yet, train, and publish loss curve and scores."""
+    with ProgressArtifact("train", request.name) as progress:
+        trained = train_earthpt(request, progress)
+    publish_training(trained)
     return trained

@@ -408,7 +408,7 @@ class _Training:
 
     def _scores(self, model: EarthPT) -> dict[str, Any]:
         forecaster = EarthPTForecaster(model, ModelReference(self.request.name, "", "", ""))
-        found = {held.name: score(held, asking(forecaster), QUANTILES) for held in self.data.held_out}
+        found = {held.name: score(held, asking(forecaster), QUANTILES, pixels=self.request.data.scored) for held in self.data.held_out}
         return {name: scores for name, scores in found.items() if scores is not None}
 
     def _summary(self, start: LoadedNetwork | None, teacher: LoadedNetwork | None) -> dict[str, Any]:

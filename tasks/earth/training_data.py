@@ -81,6 +81,8 @@ class DataChoice:
         Of the batches.
     series, looks : int
         Of one batch, and most of one series.
+    scored : int
+        Held-out series, of each kind, that are scored beside the floors at the end.
     seed : int
         Of every draw.
     """
@@ -89,6 +91,7 @@ class DataChoice:
     prior_share: float = 1.0
     series: int = 64
     looks: int = 112
+    scored: int = 256
     seed: int = 0
 
 
