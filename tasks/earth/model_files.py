@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from models.registry import KINDS, UnknownKind, build, kind_of, make_config
 from storage.errors import SchemaMismatch
@@ -71,7 +70,7 @@ def save_network(
     name : str
         Letters, digits, dots, dashes and underscores.
     model : nn.Module
-        On any device.
+        On any device; it has its settings as `config`.
     kind : str
         Name in `models.registry.KINDS`.
     config : mapping
@@ -89,12 +88,11 @@ def save_network(
     settings = {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     try:
-        with torch.device("meta"):
-            expected = build(kind, settings).state_dict()
+        expected = make_config(kind, settings)
     except UnknownKind as error:
         raise ConfigurationError(str(error)) from error
-    if difference := _difference(weights, expected):
-        raise ConfigurationError(f"the model is not what {kind} and its settings make: {difference}")
+    if expected != model.config:
+        raise ConfigurationError(f"the settings make {expected}, and the model is of {model.config}")
     content = {"kind": kind, "format": FORMAT, "settings": settings, "numbers": kind_of(kind).numbers}
     parts = ModelParts(save(weights), content, dict(metrics), dict(training), card)
     return save_parts(warehouse, name, parts)
@@ -133,24 +131,21 @@ def load_network(warehouse: Location, name: str, version: str | None = None) -> 
 
 
 def _rebuild(kind: str, parts: ModelParts) -> nn.Module:
-    """Return the model that a config and its weights make; sizes are compared before any memory is taken."""
+    """Return the model that a config and its weights make."""
     config, weights = parts.config, load(parts.weights)
     if config.get("format") != FORMAT or config.get("numbers") != kind_of(kind).numbers:
         raise ValueError(
             f"format {config.get('format')!r}, or the meaning of its numbers, is not what this code reads "
             f"(format {FORMAT}): train it again, or use the code that wrote it"
         )
-    settings = config["settings"]
-    with torch.device("meta"):
-        expected = build(kind, settings).state_dict()
-    if difference := _difference(weights, expected):
+    model = build(kind, config["settings"])
+    if difference := _difference(weights, model.state_dict()):
         raise ValueError(f"the weights are not those of its settings: {difference}")
-    model = kind_of(kind).construct(make_config(kind, settings))
     model.load_state_dict(weights)
     return model.eval()
 
 
-def _difference(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:
+def _difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     """Return in what weights differ from those that are expected, in words; nothing where they do not."""
     words = [f"{name} is missing" for name in expected if name not in found]
     words += [f"{name} is unknown" for name in found if name not in expected]

@@ -86,8 +86,8 @@ def test_the_published_kind_keeps_its_order_of_bands(warehouse: Location) -> Non
     [
         ({"kind": "forest"}, "no network of kind 'forest'"),
         ({"config": {"depth": 2}}, "no setting depth"),
-        ({"config": asdict(SMALL) | {"layers": 3}}, r"core\.h\.2\.ln_1\.weight is missing"),
-        ({"config": asdict(SMALL) | {"width": 16}}, r"has shape \(.*\) and not \(.*more"),
+        ({"config": asdict(SMALL) | {"layers": 3}}, r"make EarthPTConfig\(layers=3,.* model is of .*layers=2,"),
+        ({"kind": "earthpt-published", "config": {}}, r"make PublishedEarthPTConfig\(.* model is of EarthPTConfig"),
     ],
 )
 def test_settings_that_do_not_make_the_model_are_refused(
@@ -104,7 +104,12 @@ def test_settings_that_do_not_make_the_model_are_refused(
         ({"format": 2}, "format 2.*this code reads"),
         ({"numbers": {}}, "meaning of its numbers"),
         ({"settings": {"depth": 1}}, "no setting depth"),
-        ({"settings": asdict(SMALL) | {"layers": 3}}, "the weights are not those of its settings"),
+        (
+            {"settings": asdict(SMALL) | {"layers": 3}},
+            r"not those of its settings: core\.h\.2\.ln_1\.weight is missing",
+        ),
+        ({"settings": asdict(SMALL) | {"layers": 1}}, r"core\.h\.1\.ln_1\.weight is unknown"),
+        ({"settings": asdict(SMALL) | {"width": 16}}, r"has shape \(.*\) and not \(.*; and \d+ more"),
     ],
 )
 def test_a_file_of_other_code_is_refused(warehouse: Location, change: dict[str, Any], message: str) -> None:
