@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -137,19 +136,20 @@ class ShuffledTokens:
         self.sizes = np.array(source.sizes, dtype=np.int64)
         if not self.sizes.sum():
             raise ValueError("the source of tokens holds no sample")
-        self._held = _HeldShards(source, 2 * window)
+        self._held = _HeldShards(source)
         self._epoch = lru_cache(maxsize=4)(self._epoch_of)
         self._order = lru_cache(maxsize=4)(self._order_of)
 
     def at(self, position: int) -> Tokens:
         """Return the batch at a position."""
         rows = self.rows(position)
+        needed = list(dict.fromkeys(rows[:, 0].tolist()))
+        self._held.keep([*needed, *self._coming(position + 1)])
         parts = []
-        for shard in dict.fromkeys(rows[:, 0].tolist()):
+        for shard in needed:
             held = self._held.get(shard)
             chosen = torch.from_numpy(rows[rows[:, 0] == shard, 1])
             parts.append(Tokens(held.values[chosen], held.position[chosen], held.valid[chosen]))
-        self._read_ahead(position)
         batch = compact(pad(parts))
         if self.augmentation is None:
             return batch
@@ -192,41 +192,41 @@ class ShuffledTokens:
         rows = np.stack([np.repeat(shards, sizes), np.concatenate([np.arange(size) for size in sizes])], axis=1)
         return np.random.default_rng([self.seed, 2, epoch, window]).permutation(rows)
 
-    def _read_ahead(self, position: int) -> None:
-        """Ask for the next window's shards one by one, as this one is used up."""
-        epoch, start = divmod((position + 1) * self.count, int(self.sizes.sum()))
+    def _coming(self, position: int) -> list[int]:
+        """Return the shards of a position's window, and those of the next one by one as this one is used up."""
+        epoch, start = divmod(position * self.count, int(self.sizes.sum()))
         window, inside = self._window_of(epoch, start)
-        windows, ends = self._epoch(epoch)
-        size = int(ends[window]) - (int(ends[window - 1]) if window else 0)
-        coming = windows[window + 1] if window + 1 < len(windows) else self._epoch(epoch + 1)[0][0]
-        self._held.expect(coming[: 1 + len(coming) * inside // size])
+        windows, _ = self._epoch(epoch)
+        own = windows[window]
+        following = windows[window + 1] if window + 1 < len(windows) else self._epoch(epoch + 1)[0][0]
+        ahead = following[: 1 + len(following) * inside // int(self.sizes[own].sum())]
+        return [*own.tolist(), *ahead.tolist()]
 
 
 class _HeldShards:
-    """The shards used last, and those asked for ahead, which one thread reads."""
+    """The shards that are in use, and those that one thread reads ahead."""
 
-    def __init__(self, source: TokenSource, most: int) -> None:
-        self._source, self._most = source, most
-        self._found: OrderedDict[int, Future[Tokens]] = OrderedDict()
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
+        self._found: dict[int, Future[Tokens]] = {}
         self._lock = threading.Lock()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="tokens")
 
-    def get(self, shard: int) -> Tokens:
-        return self._ask(shard).result()
-
-    def expect(self, shards: Sequence[int] | np.ndarray) -> None:
-        for shard in shards:
-            self._ask(int(shard))
-
-    def _ask(self, shard: int) -> Future[Tokens]:
+    def keep(self, shards: Sequence[int]) -> None:
+        """Read these that are not there, in this order, and let go of all others."""
         with self._lock:
-            found = self._found.get(shard)
-            if found is None or (found.done() and found.exception() is not None):
-                found = self._reader.submit(self._source.read, shard)
-                self._found[shard] = found
-            self._found.move_to_end(shard)
-            while len(self._found) > self._most:
-                self._found.popitem(last=False)
+            self._found = {shard: self._asked(shard) for shard in dict.fromkeys(shards)}
+
+    def get(self, shard: int) -> Tokens:
+        """Return a shard, when it is read."""
+        with self._lock:
+            found = self._found.setdefault(shard, self._asked(shard))
+        return found.result()
+
+    def _asked(self, shard: int) -> Future[Tokens]:
+        found = self._found.get(shard)
+        if found is None or (found.done() and found.exception() is not None):
+            return self._reader.submit(self._source.read, shard)
         return found
 
 
