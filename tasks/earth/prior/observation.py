@@ -50,16 +50,16 @@ def _register(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
 
 def _snow(rng: np.random.Generator, seen: np.ndarray, calendar: Calendar) -> np.ndarray:
     """Leave patches of snow under some looks of cold winters."""
-    cold = rng.uniform(0, 0.35, (len(seen), 1)) * (rng.random((len(seen), 1)) < 0.25)
+    cold = rng.uniform(0, 0.5, (len(seen), 1)) * (rng.random((len(seen), 1)) < 0.4)
     winter = np.clip(np.cos(2 * np.pi * (calendar.phase - 0.04)) * 1.6, 0, 1)
     hit = _some(rng, calendar.day.shape, cold * winter)
-    cover = rng.beta(1.0, 3.0, hit.shape) * hit
+    cover = rng.beta(1.0, 2.5, hit.shape) * hit
     return seen * (1 - cover) + _SNOW * cover
 
 
 def _shadow(rng: np.random.Generator, seen: np.ndarray) -> np.ndarray:
     """Darken some looks, the long wavelengths more: sky light fills a shadow with blue."""
-    hit = _some(rng, seen.shape[:2], rng.beta(0.8, 14.0, (len(seen), 1)))
+    hit = _some(rng, seen.shape[:2], rng.beta(1.0, 14.0, (len(seen), 1)))
     depth = rng.beta(1.5, 1.5, hit.shape) * 0.8 * hit
     return seen * (1 - depth * np.clip(0.75 + 0.35 * (_WAVELENGTH - 0.49), 0, 1))
 
@@ -75,8 +75,8 @@ def _geometry(rng: np.random.Generator, calendar: Calendar) -> np.ndarray:
 
 def _cloud(rng: np.random.Generator, seen: np.ndarray) -> np.ndarray:
     """Lay thin cloud that the mask missed over some looks."""
-    hit = _some(rng, seen.shape[:2], rng.beta(0.8, 7.0, (len(seen), 1)))
-    depth = np.minimum(rng.exponential(1, hit.shape) * rng.uniform(0.02, 0.25, (len(seen), 1, 1)), 0.8) * hit
+    hit = _some(rng, seen.shape[:2], rng.beta(1.2, 7.0, (len(seen), 1)))
+    depth = np.minimum(rng.exponential(1, hit.shape) * rng.uniform(0.03, 0.32, (len(seen), 1, 1)), 0.8) * hit
     return seen * (1 - depth) + _CLOUD * depth
 
 

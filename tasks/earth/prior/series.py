@@ -25,7 +25,7 @@ class PriorConfig:
         Same seed and position, same batch.
     """
 
-    looks: int = 112
+    looks: int = 128
     series: int = 64
     seed: int = 0
 

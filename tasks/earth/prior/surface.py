@@ -46,8 +46,8 @@ class Season:
         """Draw the weather years."""
         shape = (count, _YEARS)
         wild = rng.gamma(2.0, 0.5, (count, 1))
-        days = rng.normal(0, 1, (2, *shape)) * wild * 6 / YEAR_DAYS
-        return cls(days[0], days[1], rng.normal(0, 0.05, shape) * wild)
+        days = rng.normal(0, 1, (2, *shape)) * wild * 8 / YEAR_DAYS
+        return cls(days[0], days[1], rng.normal(0, 0.06, shape) * wild)
 
     def of(self, calendar: Calendar) -> Season:
         """Return the values that hold at each look, shape (series, look)."""
