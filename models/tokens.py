@@ -52,9 +52,14 @@ class Tokens:
         """Return the number of sequences."""
         return int(self.valid.shape[0])
 
-    def to(self, device: torch.device | str) -> Tokens:
-        """Return the same tokens on a device."""
-        return Tokens(self.values.to(device), self.position.to(device), self.valid.to(device))
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Tokens:
+        """Return the same tokens on a device; from pinned memory the copy need not be waited for."""
+        fields = (self.values, self.position, self.valid)
+        return Tokens(*(field.to(device, non_blocking=non_blocking) for field in fields))
+
+    def pin_memory(self) -> Tokens:
+        """Return the same tokens in memory that a GPU copies from by itself."""
+        return Tokens(self.values.pin_memory(), self.position.pin_memory(), self.valid.pin_memory())
 
     def steps(self, start: int | None, stop: int | None) -> Tokens:
         """Return the steps from `start` up to, not including, `stop`; as in a slice."""

@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, cast
 
@@ -29,11 +29,11 @@ class Batches(Protocol):
     """What training draws from."""
 
     def at(self, position: int) -> Any:
-        """Return the batch at a position; the same one whenever it is asked for."""
+        """Return the batch at a position, in the host's memory; the same one whenever it is asked for."""
         ...
 
     def tokens(self, batch: Any) -> int:
-        """Return how many tokens a batch holds."""
+        """Return how many tokens a batch holds; asked before it goes to a GPU."""
         ...
 
 
@@ -192,7 +192,7 @@ def fit(
         Where the loss stays infinite or NaN.
     """
     loop = _Loop(model, batches, config, state)
-    with loop.feed() as feed:
+    with _tensor_cores(loop.device), loop.feed() as feed:
         while not loop.done:
             report = loop.update(feed)
             if checkpoint and config.checkpoint_every and report.step % config.checkpoint_every == 0:
@@ -250,15 +250,19 @@ class _Loop:
 
     def update(self, feed: Iterator[Any]) -> StepReport:
         """Draw batches, and change the weights once."""
-        begun, waited, tokens, total = time.perf_counter(), 0.0, 0, 0.0
+        begun, waited, tokens = time.perf_counter(), 0.0, 0
         rate = learning_rate_at(self.config, self.step, self.elapsed_s)
         self.optimiser.zero_grad(set_to_none=True)
-        for _ in range(self.config.accumulation):
+        losses = []
+        for number in range(self.config.accumulation):
             asked = time.perf_counter()
-            batch = next(feed)
+            held, batch = next(feed)
             waited += time.perf_counter() - asked
-            tokens += self.batches.tokens(batch)
-            total += self._backward(batch)
+            tokens += held
+            with self._exchange(last=number == self.config.accumulation - 1):
+                losses.append(self._backward(batch))
+        # a GPU is waited for once an update, not once a batch
+        total = sum(torch.stack(losses).tolist())
         norm = float(_full(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)))
         self._apply(rate, finite=not _any_process(not math.isfinite(total + norm), self.world, self.device))
         self.done = self._is_over()
@@ -280,7 +284,7 @@ class _Loop:
 
     @contextmanager
     def feed(self) -> Iterator[Iterator[Any]]:
-        """Yield batches that a thread prepares while the step before runs."""
+        """Yield batches, each with its number of tokens, that a thread prepares while the step before runs."""
         ready: queue.Queue[Any] = queue.Queue(_AHEAD)
         stopped = threading.Event()
         worker = threading.Thread(target=self._prepare, args=(ready, stopped), daemon=True)
@@ -295,26 +299,35 @@ class _Loop:
 
     def _prepare(self, ready: queue.Queue[Any], stopped: threading.Event) -> None:
         position = self.position
+        if self.device.type == "cuda":  # a new thread stands on the first GPU, whichever this process trains on
+            torch.cuda.set_device(self.device)
         while not stopped.is_set():
             try:
-                ready.put(_moved(self.batches.at(position * self.world + self.rank), self.device))
+                batch = self.batches.at(position * self.world + self.rank)
+                ready.put((self.batches.tokens(batch), _moved(batch, self.device)))
             except Exception as error:
                 ready.put(error)
                 return
             position += 1
 
-    def _backward(self, batch: Any) -> float:
+    def _exchange(self, *, last: bool) -> AbstractContextManager[None]:
+        """Return where a batch's gradients are made: processes exchange them after the last batch of an update."""
+        trained = self.trained
+        if last or not isinstance(trained, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        return cast(AbstractContextManager[None], trained.no_sync())
+
+    def _backward(self, batch: Any) -> Tensor:
         generator = torch.Generator(device=self.device)
         generator.manual_seed(hash((self.config.seed, self.rank, self.position)) & (2**63 - 1))
         autocast = (
             torch.autocast(self.device.type, torch.bfloat16) if self.config.precision == "bf16" else nullcontext()
         )
-        with torch.random.fork_rng(devices=[]), autocast:
-            torch.default_generator.manual_seed(generator.initial_seed())
+        with _seeded(self.device, generator.initial_seed()), autocast:
             loss = self.loss(batch, generator=generator) / self.config.accumulation
         loss.backward()
         self.position += 1
-        return float(loss.detach())
+        return loss.detach()
 
     def _apply(self, rate: float, *, finite: bool) -> None:
         self.step += 1
@@ -336,8 +349,10 @@ class _Loop:
                     self.ema[name].lerp_(parameter.detach(), 1 - decay)
 
     def _is_over(self) -> bool:
-        out_of_time = self.config.minutes is not None and self.elapsed_s >= 60 * self.config.minutes
-        return self.step >= self.config.steps or _any_process(out_of_time, self.world, self.device)
+        if self.step >= self.config.steps:
+            return True
+        minutes = self.config.minutes
+        return minutes is not None and _any_process(self.elapsed_s >= 60 * minutes, self.world, self.device)
 
     def _left(self, seconds: float) -> float:
         by_steps = (self.config.steps - self.step) * seconds
@@ -347,7 +362,9 @@ class _Loop:
 
     def _resume(self, state: TrainState) -> None:
         if state.optimiser:
-            self.optimiser.load_state_dict(state.optimiser)
+            # a state of another kind of device names another kernel
+            groups = [{**group, "fused": self.optimiser.defaults["fused"]} for group in state.optimiser["param_groups"]]
+            self.optimiser.load_state_dict({"state": _whole(state.optimiser["state"]), "param_groups": groups})
             for parameter, moments in self.optimiser.state.items():
                 moments.update({name: _laid_out(value, parameter) for name, value in moments.items()})
         self.step, self.position, self.spent = state.step, state.position, state.elapsed_s
@@ -359,7 +376,8 @@ def _optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+    fused = True if all(parameter.is_cuda for parameter in trained) else None
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)
 
 
 def _start_of_average(model: nn.Module, state: TrainState | None) -> dict[str, Tensor]:
@@ -374,9 +392,9 @@ def _start_of_average(model: nn.Module, state: TrainState | None) -> dict[str, T
 
 
 def _whole(content: Any) -> Any:
-    """Return a copy with every tensor whole, detached and of its own memory."""
+    """Return a copy in the host's memory, with every tensor whole and detached: a GPU may have no room for another."""
     if isinstance(content, Tensor):
-        return _full(content).detach().clone()
+        return _full(content).detach().to("cpu", copy=True)
     if isinstance(content, dict):
         return {name: _whole(value) for name, value in content.items()}
     if isinstance(content, list):
@@ -441,9 +459,35 @@ def _any_process(claim: bool, world: int, device: torch.device) -> bool:
     return bool(vote.item())
 
 
+@contextmanager
+def _tensor_cores(device: torch.device) -> Iterator[None]:
+    """Let a GPU round the factors of float32 products to TF32 meanwhile; a CPU's products stay as they are."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed what is drawn without a generator, as dropout does, and give the caller's random state back."""
+    cards = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cards, device_type="cuda"):
+        torch.default_generator.manual_seed(seed)
+        for card in cards:
+            torch.cuda.default_generators[card.index].manual_seed(seed)
+        yield
+
+
 def _moved(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, dict):
         return {name: _moved(part, device) for name, part in batch.items()}
+    if device.type == "cuda" and hasattr(batch, "pin_memory"):
+        # copied behind the step that runs, while this thread prepares the next
+        return batch.pin_memory().to(device, non_blocking=True)
     if hasattr(batch, "to"):
         return batch.to(device)
     return batch

@@ -91,6 +91,7 @@ def main() -> None:
     torch.distributed.init_process_group("gloo")
     folder = Path(sys.argv[1])
     train(folder, "line-ddp", Line(), Pairs(), replace(LINE, parallel="ddp"))
+    train(folder, "line-accumulated", Line(), Pairs(), replace(LINE, parallel="ddp", accumulation=3))
     for parallel in ("ddp", "fsdp"):
         train(folder, f"series-{parallel}", EarthPT(SMALL), MadeUp(), replace(SERIES, parallel=parallel))
     # one process alone has had enough: all end at the same step

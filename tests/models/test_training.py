@@ -26,7 +26,7 @@ class Line(nn.Module):
         nn.init.zeros_(self.layer.bias)
 
     def loss(self, batch: Tensor, *, generator: torch.Generator) -> Tensor:
-        noise = 1e-3 * torch.randn(batch[:, :1].shape, generator=generator)
+        noise = 1e-3 * torch.randn(batch[:, :1].shape, generator=generator, device=batch.device)
         return (self.layer(self.drop(batch[:, :1] + noise)) - batch[:, 1:]).square().mean()
 
 
@@ -192,3 +192,43 @@ def test_an_error_in_the_data_reaches_the_caller() -> None:
 
     with pytest.raises(OSError, match="shard 7"):
         fit(Line(), Torn(), CONFIG)
+
+
+def test_products_on_a_cpu_stay_whole_and_the_setting_is_the_callers() -> None:
+    seen: list[str] = []
+    before = torch.get_float32_matmul_precision()
+    fit(Line(), Pairs(), CONFIG, on_step=lambda _: seen.append(torch.get_float32_matmul_precision()))
+    assert {*seen, torch.get_float32_matmul_precision()} == {before}
+
+
+def test_a_state_does_not_change_when_training_goes_on_from_it() -> None:
+    config = replace(CONFIG, checkpoint_every=4)
+    kept: list[TrainState] = []
+    fit(Line(), Pairs(), config, checkpoint=kept.append)
+    fit(Line(), Pairs(), CONFIG, kept[0])
+    ended = fit(Line(), Pairs(), config, checkpoint=lambda _: True)
+    assert ended.step == 4
+    for part in ("model", "ema", "optimiser"):
+        assert same(getattr(kept[0], part), getattr(ended, part)), part
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("stop", [4, 7])
+def test_on_a_gpu_a_stopped_run_goes_on_and_its_state_lies_in_the_hosts_memory(stop: int) -> None:
+    unbroken = fit(Line(0.3).cuda(), Pairs(), CONFIG)
+    kept: list[TrainState] = []
+    fit(Line(0.3).cuda(), Pairs(), replace(CONFIG, checkpoint_every=stop), checkpoint=kept.append)
+    resumed = fit(Line(0.3).cuda(), Pairs(), CONFIG, kept[0])
+    for name, tensor in unbroken.model.items():
+        assert tensor.device.type == "cpu"
+        torch.testing.assert_close(resumed.model[name], tensor)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_state_of_a_gpu_is_gone_on_from_on_a_cpu() -> None:
+    kept: list[TrainState] = []
+    fit(Line().cuda(), Pairs(), replace(CONFIG, checkpoint_every=5), checkpoint=kept.append)
+    assert fit(Line(), Pairs(), CONFIG, kept[0]).step == CONFIG.steps
+    assert fit(Line().cuda(), Pairs(), CONFIG, fit(Line(), Pairs(), replace(CONFIG, steps=5))).step == CONFIG.steps

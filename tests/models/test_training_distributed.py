@@ -74,6 +74,15 @@ def test_two_processes_are_one_with_the_doubled_batch(folder: Path) -> None:
     assert close(two, one, 1e-6)
 
 
+def test_gradients_of_several_batches_are_exchanged_once(folder: Path) -> None:
+    config = with_parallel(LINE, "ddp", accumulation=3)
+    first, second = (written(folder, "line-accumulated", rank, config) for rank in (0, 1))
+    assert close(first, second, 0.0)
+    one = fit(Line(), Pairs(together=2), replace(LINE, accumulation=3))
+    assert float(one.model["layer.weight"]) > 0.2
+    assert close(first, one, 1e-6)
+
+
 def test_sharded_weights_are_those_of_copied_ones(folder: Path) -> None:
     copied = written(folder, "series-ddp", 0, with_parallel(SERIES, "ddp"))
     sharded = written(folder, "series-fsdp", 0, with_parallel(SERIES, "fsdp"))
