@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from typing import Any
 
-from flows.config import IngestConfig, MapConfig
+import numpy as np
+
+from flows.config import ForecastConfig, IngestConfig, MapConfig
+from flows.forecast import to_request as to_forecast_request
 from flows.ingest import to_request
 from storage.cube import read_state
 from storage.errors import StorageError
 from storage.location import Location, resolve
 from storage.manifest import MANIFEST, Run
 from storage.regions import region_key
+from tasks.earth.forecast_map import plan_forecast
 from tasks.earth.grid import read_area
 from tasks.earth.ingest import TileJob, plan_job
-from tasks.earth.mapping import plan_map
+from tasks.earth.mapping import MapPlan, plan_map
 from tasks.earth.plan import DatePlan
 from tasks.earth.request import prepare_ingest
 
@@ -42,7 +47,27 @@ def describe_plan(config: IngestConfig) -> dict[str, Any]:
 
 def describe_map(config: MapConfig) -> dict[str, Any]:
     """Return which cubes a map would read and which regions it would fill."""
-    plan = plan_map(config.warehouse, read_area(config.aoi), crs=config.crs, resolution=config.resolution)
+    return _describe_area(
+        plan_map(config.warehouse, read_area(config.aoi), crs=config.crs, resolution=config.resolution)
+    )
+
+
+def describe_forecast(config: ForecastConfig) -> dict[str, Any]:
+    """Return which cubes a forecast would read, from when it would be made and for which days."""
+    plan, asked, _ = plan_forecast(to_forecast_request(config))
+    described = _describe_area(plan)
+    values = sum(math.prod(layer.leading) for layer in asked.layers)
+    size = values * 2 * int(np.prod(plan.product.shape))
+    words = asked.in_words()
+    lines = [
+        f"forecasts {', '.join(words['targets'])} from {words['origin']} with {asked.model}",
+        f"quantiles {', '.join(f'{level:g}' for level in asked.quantiles)} of {', '.join(asked.bands + asked.indices)}",
+        f"{size / 1e6:.1f} MB to write, uncompressed and without overviews",
+    ]
+    return {**described, **words, "bytes": size, "lines": described["lines"] + lines}
+
+
+def _describe_area(plan: MapPlan) -> dict[str, Any]:
     rows, columns = plan.product.shape
     lines = [f"{rows} x {columns} pixels in {plan.product.crs}, {len(plan.regions)} regions"]
     lines += [f"reads     {cube.path} at {cube.snapshot}" for cube in plan.cubes]

@@ -12,6 +12,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
 from flows.config import (
+    ForecastConfig,
     IngestConfig,
     MapConfig,
     PipelineConfig,
@@ -37,6 +38,7 @@ KINDS: dict[str, type[Settings]] = {
     "pretrain_earthpt": TrainEarthPTConfig,
     "distil_earthpt": TrainEarthPTConfig,
     "map": MapConfig,
+    "forecast": ForecastConfig,
     "tokenise": TokeniseConfig,
     "update": UpdateConfig,
 }
@@ -48,6 +50,7 @@ DEPLOYED = {
     "train-earthpt-prior": "pretrain_earthpt",
     "train-earthpt-student": "distil_earthpt",
     "map-canopy": "map",
+    "forecast-area": "forecast",
     "tokenise-earth": "tokenise",
     "update-canopy-map": "update",
 }
@@ -101,9 +104,9 @@ def test_a_deployment_says_what_it_does_and_where_it_runs(entry: dict[str, Any])
 
 
 def test_only_the_update_runs_on_its_own_and_never_twice_at_once() -> None:
-    scheduled = {name: entry["schedules"] for name, entry in ENTRIES.items() if entry.get("schedules")}
-    assert list(scheduled) == ["update-canopy-map"]
-    for schedule in scheduled["update-canopy-map"]:
+    schedules = [(name, schedule) for name, entry in ENTRIES.items() for schedule in entry.get("schedules", ())]
+    assert [name for name, schedule in schedules if schedule["active"]] == ["update-canopy-map"]
+    for _, schedule in schedules:
         CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
     assert ENTRIES["update-canopy-map"]["concurrency_limit"]["limit"] == 1
 

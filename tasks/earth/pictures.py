@@ -157,24 +157,37 @@ def _draw_frame(axes: Axes, geobox: GeoBox) -> None:
         spine.set_linewidth(0.8)
 
 
-def draw_scale_bar(axes: Axes, geobox: GeoBox) -> None:
-    """Draw a bar of a round length, at most a quarter of the width, and an arrow to grid north."""
+def draw_scale_bar(axes: Axes, geobox: GeoBox, *, magnify: float = 1.0) -> None:
+    """Draw a bar of a round length, at most a quarter of the width, and an arrow to grid north.
+
+    Parameters
+    ----------
+    axes : Axes
+        Shows a map in the coordinates of the grid.
+    geobox : GeoBox
+        Its grid.
+    magnify : float
+        How much more room the symbols take, for maps smaller than `MAP_INCHES`.
+    """
     left, bottom, right, top = (float(edge) for edge in geobox.boundingbox)
     width, height = right - left, top - bottom
     length = round_length(width / 4)
-    x, y = left + 0.035 * width, bottom + 0.04 * height
-    _draw_plate(axes, (x - 0.015 * width, y - 0.02 * height), length + 0.03 * width, 0.075 * height)
+    wide, high = width * magnify, height * magnify
+    x, y = left + 0.035 * width, bottom + 0.04 * high
+    _draw_plate(axes, (x - 0.015 * width, y - 0.02 * high), length + 0.03 * width, 0.075 * high)
     axes.plot([x, x + length], [y, y], color=INK, linewidth=3.0, solid_capstyle="butt", zorder=5)
     label = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     words: dict[str, Any] = {"ha": "center", "color": INK, "family": FONT, "zorder": 5}
-    axes.text(x + length / 2, y + 0.012 * height, label, va="bottom", fontsize=9, **words)
-    north = right - 0.05 * width
-    _draw_plate(axes, (north - 0.025 * width, top - 0.12 * height), 0.05 * width, 0.1 * height)
-    axes.text(north, top - 0.098 * height, "N", va="center", fontsize=11, fontweight="bold", **words)
+    axes.text(x + length / 2, y + 0.012 * high, label, va="bottom", fontsize=9 if magnify == 1 else 7.5, **words)
+    north = right - 0.05 * wide
+    _draw_plate(axes, (north - 0.025 * wide, top - 0.12 * high), 0.05 * wide, 0.1 * high)
+    axes.text(
+        north, top - 0.098 * high, "N", va="center", fontsize=11 if magnify == 1 else 9, fontweight="bold", **words
+    )
     axes.annotate(
         "",
-        xy=(north, top - 0.027 * height),
-        xytext=(north, top - 0.085 * height),
+        xy=(north, top - 0.027 * high),
+        xytext=(north, top - 0.085 * high),
         arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 1.6},
         zorder=5,
     )

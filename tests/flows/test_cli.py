@@ -17,7 +17,20 @@ from typer.testing import CliRunner
 from flows.cli import app, main
 
 GRID = GeoBox((64, 64), Affine(10, 0, 614_400, 0, -10, 5_703_680), "EPSG:32630")
-COMMANDS = ("simulate", "ingest", "redrive", "train", "map", "run", "verify", "sample", "evaluate", "status", "up")
+COMMANDS = (
+    "simulate",
+    "ingest",
+    "redrive",
+    "train",
+    "map",
+    "forecast",
+    "run",
+    "verify",
+    "sample",
+    "evaluate",
+    "status",
+    "up",
+)
 COMMANDS += ("import-weights", "export")
 
 

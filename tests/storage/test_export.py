@@ -143,6 +143,59 @@ def test_a_crop_reads_the_window_only():
     np.testing.assert_array_equal(crop[..., slice(16, 99), slice(0, 99)], whole[24:30, 5:45])
 
 
+DAYS = np.array(["2024-05-01", "2024-06-01", "2024-07-01"], dtype="datetime64[D]")
+QUANTILES = Layer(
+    "ndvi",
+    "Quantiles of NDVI",
+    "int16",
+    -32768,
+    overviews="average",
+    axes=(date_axis("time", DAYS), Axis("quantile", (0.1, 0.5))),
+    scale=1e-4,
+)
+
+
+def test_a_layer_of_dates_and_quantiles_is_one_zarr_variable_with_decoded_coordinates(tmp_path: Path):
+    values = np.random.default_rng(3).integers(-2000, 9000, (3, 2, 300, 600)).astype("int16")
+    values[..., :10, :] = -32768
+    store = resolve(tmp_path / "q.zarr").zarr_store()
+    write_geozarr(store, {"ndvi": values}, geobox(300, 600), layers=(QUANTILES,))
+    found = xr.open_zarr(store, group="0")["ndvi"]
+    assert found.dims == ("time", "quantile", "y", "x")
+    assert (found["time"].values.astype("datetime64[D]") == DAYS).all()
+    assert found["quantile"].values.tolist() == [0.1, 0.5]
+    np.testing.assert_allclose(found.values[..., 10:, :], values[..., 10:, :] * 1e-4, atol=1e-6)
+    assert np.isnan(found.values[..., :10, :]).all()
+    coarse = xr.open_zarr(store, group="1", mask_and_scale=False)["ndvi"].values
+    np.testing.assert_array_equal(coarse, halve(values, "average", nodata=-32768))
+
+
+def test_a_shard_holds_one_date_and_stays_small(tmp_path: Path):
+    wide = Layer("embedding", "Embedding", "float32", np.nan, axes=(Axis("feature", tuple(range(96))),))
+    store = resolve(tmp_path / "s.zarr").zarr_store()
+    sources = {"ndvi": Generated((3, 2, 300, 600), "int16"), "embedding": Generated((96, 300, 600), "float32")}
+    write_geozarr(store, sources, geobox(300, 600), layers=(QUANTILES, wide))
+    level = zarr.open_group(store, mode="r")["0"]
+    assert level["ndvi"].shards == (1, 2, 512, 768)
+    assert level["embedding"].shards == (96, 256, 256)
+    assert np.isnan(level["embedding"].fill_value)
+    assert "_FillValue" not in level["embedding"].attrs
+
+
+def test_a_plane_is_one_entry_of_the_last_dimension_before_y_and_x():
+    values = np.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5)
+    plane = Plane(values, 1)
+    assert plane.shape == (3, 4, 5)
+    np.testing.assert_array_equal(plane[slice(None), slice(1, 3), slice(0, 2)], values[:, 1, 1:3, :2])
+    np.testing.assert_array_equal(plane[..., slice(0, 4), slice(0, 5)], values[:, 1])
+    np.testing.assert_array_equal(Plane(values[0], 0)[slice(0, 4), slice(0, 5)], values[0, 0])
+
+
+def test_bands_are_named_by_dates_and_levels():
+    assert QUANTILES.bands[:3] == ("2024-05-01 0.1", "2024-05-01 0.5", "2024-06-01 0.1")
+    assert Layer("a", "A", "uint8", 0).bands == ()
+
+
 @pytest.mark.parametrize("chunk", [256, 300])
 def test_chunked_source_gives_the_same_file_as_an_array_in_memory(arrays, tmp_path: Path, chunk: int):
     grid = geobox(500, 900)
@@ -182,13 +235,14 @@ def test_a_source_of_another_shape_or_type_is_refused(tmp_path: Path):
 class Generated:
     """A large array that exists only block by block."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape, self.dtype, self.largest = shape, np.dtype("uint16"), 0
+    def __init__(self, shape: tuple[int, ...], dtype: str = "uint16") -> None:
+        self.shape, self.dtype, self.largest = shape, np.dtype(dtype), 0
 
     def __getitem__(self, key):
         y, x = key[-2:]
         self.largest = max(self.largest, (y.stop - y.start) * (x.stop - x.start))
-        return np.full((self.shape[0], y.stop - y.start, x.stop - x.start), 3333, "uint16")
+        leading = np.empty(self.shape[:-2])[key[:-2]].shape
+        return np.full((*leading, y.stop - y.start, x.stop - x.start), 3333, self.dtype)
 
 
 def test_the_source_is_read_in_windows_of_at_most_one_shard(tmp_path: Path):

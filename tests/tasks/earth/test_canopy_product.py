@@ -6,16 +6,14 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pystac
 import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
+from cube_cases import core_errors
 from odc.geo.geobox import GeoBox
-from pystac.validation.local_validator import get_local_schema_cache
-from referencing import Registry, Resource
 
 from storage.classes import CANOPY_CLASSES
 from storage.errors import SchemaMismatch, StorageError
@@ -147,14 +145,6 @@ def test_the_item_says_what_the_map_was_made_of(published):
 def test_no_secret_of_an_address_reaches_a_file(published):
     warehouse, _ = published
     assert not any(b"secret" in path.read_bytes() for path in warehouse.local_path.rglob("*") if path.is_file())
-
-
-def core_errors(document: dict) -> list[str]:
-    schemas = get_local_schema_cache()
-    kind = {"Feature": "item", "Collection": "collection"}[document["type"]]
-    schema = schemas[f"https://schemas.stacspec.org/v1.1.0/{kind}-spec/json-schema/{kind}.json"]
-    registry = Registry().with_resources([(url, Resource.from_contents(body)) for url, body in schemas.items()])
-    return [error.message for error in jsonschema.Draft7Validator(schema, registry=registry).iter_errors(document)]
 
 
 def test_item_and_collection_are_valid_stac_and_link_to_each_other(published):
