@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from servers.object_store import object_store, s3_warehouse
 
 __all__ = ["object_store", "s3_warehouse"]
@@ -20,3 +21,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}; set CANOPUS_SHARED to the folder that holds it")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Networks in tests are tiny: one thread each, or they spend their time waiting for each other."""
+    torch.set_num_threads(1)

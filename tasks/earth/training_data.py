@@ -20,6 +20,7 @@ from tasks.earth.held_out import HeldOut, hold_out
 from tasks.earth.mapping import MapPlan, plan_map
 from tasks.earth.prior import PriorBatches, PriorConfig
 from tasks.earth.processes import Team
+from tasks.earth.series import SeriesRules
 from tasks.earth.tokens import LEAST_LOOKS, StoredTokens, open_source, pack_area
 from tasks.errors import ConfigurationError
 
@@ -196,13 +197,20 @@ def _from_area(
     assert plan is not None
     end = _last_day(plan) + np.timedelta64(1, "D")
     since = end - np.timedelta64(area.held_out_days, "D")
-    packer = _Packer(plan, choice, area, crew, on_progress)
-    trained = packer.pack("train", before=since, pixels=area.pixels, seed=choice.seed)
+    packer = _Packer(plan, area, crew, on_progress)
+    trained = packer.pack("train", before=since, pixels=area.pixels, seed=choice.seed, looks=choice.looks)
     facts = crew.shared(_facts(plan, area, trained, since) if crew.leads else None)
     assert facts is not None
     held: tuple[HeldOut, ...] = ()
     if area.held_out_days:
-        asked = packer.pack("held-out", before=end, pixels=area.held_out_pixels, seed=choice.seed + _OTHER_SEED)
+        # with as many looks as a forecast reads
+        asked = packer.pack(
+            "held-out",
+            before=end,
+            pixels=area.held_out_pixels,
+            seed=choice.seed + _OTHER_SEED,
+            looks=max(choice.looks, SeriesRules.steps),
+        )
         tokens = pad([asked.read(shard) for shard, size in enumerate(asked.sizes) if size])
         day = float((since - np.datetime64(EPOCH, "D")).astype(int))
         found = hold_out(AREA, tokens, since=day, horizon_days=horizon_days, seed=choice.seed)
@@ -231,12 +239,11 @@ class _Packer:
     """Packs series of one area; one process does, the others wait and open what it packed."""
 
     plan: MapPlan
-    choice: DataChoice
     area: AreaChoice
     crew: Team
     on_progress: Progress | None
 
-    def pack(self, part: str, *, before: np.datetime64, pixels: int, seed: int) -> StoredTokens:
+    def pack(self, part: str, *, before: np.datetime64, pixels: int, seed: int, looks: int) -> StoredTokens:
         """Return the series of the area before a day.
 
         Raises
@@ -245,7 +252,7 @@ class _Packer:
             Where too few pixels have looks enough.
         """
         asked: dict[str, Any] = {
-            "steps": self.choice.looks,
+            "steps": looks,
             "pixels": pixels,
             "before": before,
             "holdout": self.area.holdout,
