@@ -182,7 +182,7 @@ def fit(
     state : TrainState, optional
         From an earlier call with the same config.
     on_step : callable, optional
-        Hears of every `log_every`-th update and of the last.
+        Hears of every `log_every`-th update and of the last by steps or minutes, before `checkpoint` does.
     checkpoint : callable, optional
         Gets the state every `checkpoint_every` updates; where it returns True, in any process, training ends there.
 
@@ -195,10 +195,10 @@ def fit(
     with _tensor_cores(loop.device), loop.feed() as feed:
         while not loop.done:
             report = loop.update(feed)
-            if checkpoint and config.checkpoint_every and report.step % config.checkpoint_every == 0:
-                loop.end_where(bool(checkpoint(loop.state())))
             if on_step and config.log_every and (report.step % config.log_every == 0 or loop.done):
                 on_step(report)
+            if checkpoint and config.checkpoint_every and report.step % config.checkpoint_every == 0:
+                loop.end_where(bool(checkpoint(loop.state())))
     return loop.state()
 
 
