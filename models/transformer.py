@@ -131,7 +131,11 @@ def date_angles(days: Tensor, pairs: int) -> Tensor:
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Turn pairs of channels: x (B, H, T, D/H) by angles (B, T, D/H/2); the first half pairs with the second."""
-    cosine, sine = angles.cos()[:, None].to(x.dtype), angles.sin()[:, None].to(x.dtype)  # (B, 1, T, D/H/2)
+    return _turn(x, angles[:, None])
+
+
+def _turn(x: Tensor, angles: Tensor) -> Tensor:
+    cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
 
@@ -149,9 +153,11 @@ class Attention(nn.Module):
         self, x: Tensor, attend: Tensor | None, angles: Tensor | None, cache: KeyValueCache | None = None
     ) -> Tensor:
         batch, steps, width = x.shape
-        q, k, v = self.c_attn(x).view(batch, steps, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        if angles is not None:  # (B, T, 3D) -> three of (B, H, T, D/H)
-            q, k = rotate(q, angles), rotate(k, angles)
+        qkv = self.c_attn(x).view(batch, steps, 3, self.heads, width // self.heads)  # (B, T, 3D) -> (B, T, 3, H, D/H)
+        turned, v = qkv[:, :, :2], qkv[:, :, 2].transpose(1, 2)
+        if angles is not None:
+            turned = _turn(turned, angles[:, :, None, None])
+        q, k = turned.permute(2, 0, 3, 1, 4)  # two of (B, H, T, D/H)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
         causal = attend is None and k.shape[2] == steps
