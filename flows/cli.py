@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
+    from flows.config import PipelineConfig
     from flows.runtime import Summary
 
 app = typer.Typer(
@@ -56,6 +57,14 @@ Crs = Annotated[str | None, typer.Option(help="Projected CRS of the grid, e.g. E
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
 Until = Annotated[str | None, typer.Option(help="Use looks up to this day, YYYY-MM-DD; by default all.")]
 Unmasked = Annotated[bool, typer.Option("--allow-unmasked", help="Count looks of items that have no mask.")]
+OtherWarehouse = Annotated[str | None, typer.Option("--warehouse", help="Instead of the one in the settings.")]
+ClassField = Annotated[str, typer.Option(help="Polygons: attribute that holds the class.")]
+Values = Annotated[
+    list[str] | None, typer.Option(help="Value in the file = class, e.g. --value Conifer=conifer; may be repeated.")
+]
+AtLeast = Annotated[float | None, typer.Option(help="Raster: values from here on are the last class.")]
+Outside = Annotated[str, typer.Option(help="What lies outside every polygon: none or ignore.")]
+Margin = Annotated[int, typer.Option(help="Pixels left out on either side of a boundary.")]
 Dask = Annotated[str | None, typer.Option(help="Dask scheduler address, or local:N; by default threads.")]
 
 
@@ -66,7 +75,7 @@ def main() -> None:
     except Exception as error:
         if not _is_expected(error):
             raise
-        _stop(f"canopus: {error}", FAILED)
+        _stop(f"canopus: {error}", USAGE if _is_usage(error) else FAILED)
 
 
 @app.command(epilog="Example: canopus simulate ./archive --seed 3 --size-km 5 --years 2")
@@ -166,7 +175,7 @@ def redrive(
     from storage.location import resolve
     from storage.manifest import find_run
 
-    found = find_run(resolve(warehouse), run)
+    found = find_run(resolve(warehouse), run, kind="ingest")
     configure_prefect(warehouse)
     from flows.ingest import redrive_ingest
 
@@ -183,14 +192,12 @@ def train_floor(
     *,
     aoi: Area,
     labels: Annotated[str, typer.Option(help="GeoPackage, GeoJSON, Shapefile or raster.")],
-    class_field: Annotated[str, typer.Option(help="Polygons: attribute that holds the class.")] = "class",
+    class_field: ClassField = "class",
     classes: Annotated[str, typer.Option(help="canopy (none, broadleaved, conifer) or canopy-or-not.")] = "canopy",
-    value: Annotated[
-        list[str] | None, typer.Option(help="Value in the file = class, e.g. --value Conifer=conifer; may be repeated.")
-    ] = None,
-    at_least: Annotated[float | None, typer.Option(help="Raster: values from here on are the last class.")] = None,
-    outside: Annotated[str, typer.Option(help="What lies outside every polygon: none or ignore.")] = "none",
-    margin: Annotated[int, typer.Option(help="Pixels left out on either side of a boundary.")] = 1,
+    value: Values = None,
+    at_least: AtLeast = None,
+    outside: Outside = "none",
+    margin: Margin = 1,
     until: Until = None,
     allow_unmasked: Unmasked = False,
     name: Annotated[str, typer.Option(help="Name of the model.")] = "floor",
@@ -213,7 +220,7 @@ def train_floor(
         "labels": {
             "path": labels,
             "class_field": class_field,
-            "values": dict(pair.split("=", 1) for pair in value or []),
+            "values": _pairs(value),
             "at_least": at_least,
             "outside": outside,
             "margin": margin,
@@ -431,22 +438,38 @@ def forecast(
 def run(
     config: Annotated[Path | None, typer.Argument(help="Settings in YAML; by default the generated archive.")] = None,
     *,
-    warehouse: Annotated[str | None, typer.Option(help="Instead of the one in the settings.")] = None,
+    warehouse: OtherWarehouse = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="As `canopus plan`: print the plan, write nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run the main job: archive to published canopy map."""
-    from flows.config import DEFAULT_RUN, PipelineConfig, load_config, with_warehouse
     from flows.runtime import configure_prefect
 
-    settings = load_config(config or DEFAULT_RUN, PipelineConfig)
-    if warehouse is not None:
-        settings = with_warehouse(settings, warehouse)
+    settings = _main_job(config, warehouse)
+    if dry_run:
+        plan(config, warehouse=warehouse, as_json=as_json)
+        return
     configure_prefect(settings.map.warehouse)
     from flows.pipeline import archive_to_map
 
     with _bars():
         summary = _run(lambda: archive_to_map(settings, return_state=True))
     _finish(summary, as_json=as_json)
+
+
+@app.command(epilog="Example: canopus plan my-county.yaml")
+def plan(
+    config: Annotated[Path | None, typer.Argument(help="Settings in YAML; by default the generated archive.")] = None,
+    *,
+    warehouse: OtherWarehouse = None,
+    as_json: Json = False,
+) -> None:
+    """Show what `canopus run` would do; write nothing."""
+    from flows.plan import describe_pipeline
+
+    _print_plan(describe_pipeline(_main_job(config, warehouse)), as_json=as_json)
 
 
 @app.command(epilog="Example: canopus verify warehouse/products/canopy/canopy-20231231-0123456789ab")
@@ -460,7 +483,7 @@ def verify(
 
     report = verify_product(product)
     if as_json:
-        _say(json.dumps(asdict(report), default=str))
+        _say(json.dumps({"ok": report.ok, **asdict(report)}, default=str))
     else:
         verdict = "sound" if report.ok else f"{len(report.findings)} finding(s)"
         _say("\n".join([f"{report.item_url}: {verdict}, {report.files} files", *map(str, report.findings)]))
@@ -489,7 +512,11 @@ def evaluate_map(
     labels: Annotated[
         str | None, typer.Option(help="Held-out polygons or raster: confusion and ranking scores.")
     ] = None,
-    class_field: Annotated[str, typer.Option(help="Polygons: attribute that holds the class.")] = "class",
+    class_field: ClassField = "class",
+    value: Values = None,
+    at_least: AtLeast = None,
+    outside: Outside = "none",
+    margin: Margin = 0,
     sample: Annotated[
         Path | None, typer.Option(help="Labelled probability sample: accuracy and areas with intervals.")
     ] = None,
@@ -497,8 +524,10 @@ def evaluate_map(
 ) -> None:
     """Score a map against held-out labels, or against a probability sample."""
     from tasks.earth.assess import score_map
+    from tasks.earth.labels import LabelRules
 
-    report = score_map(product, labels=labels, class_field=class_field, sample=sample)
+    rules = LabelRules(class_field, _pairs(value), at_least, outside, margin)
+    report = score_map(product, labels=labels, rules=rules, sample=sample)
     _say(json.dumps(report.scores, default=str) if as_json else report.text)
 
 
@@ -613,6 +642,22 @@ def status(*, warehouse: Warehouse = "./warehouse", as_json: Json = False) -> No
     _print_plan(describe_warehouse(warehouse), as_json=as_json)
 
 
+@app.command(epilog="Example: canopus gc --warehouse ./warehouse --older-than 30 --delete")
+def gc(
+    *,
+    warehouse: Warehouse = "./warehouse",
+    older_than: Annotated[float, typer.Option(help="Days; what is younger stays.")] = 7.0,
+    delete: Annotated[
+        bool, typer.Option("--delete/--dry-run", help="Delete it, or only show it (the default).")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Clear old states of cubes that no product was made from, and what killed runs left behind."""
+    from flows.plan import sweep
+
+    _print_plan(sweep(warehouse, days=older_than, delete=delete), as_json=as_json)
+
+
 @app.command(epilog="Example: canopus up --warehouse ./warehouse --port 4200")
 def up(
     *,
@@ -625,7 +670,24 @@ def up(
     serve(warehouse, port, say=_say)
 
 
+def _pairs(values: list[str] | None) -> dict[str, str]:
+    wrong = [text for text in values or [] if "=" not in text]
+    if wrong:
+        _stop(f"canopus: --value {wrong[0]}: give value=class, e.g. --value Conifer=conifer", USAGE)
+    return dict(text.split("=", 1) for text in values or [])
+
+
+def _main_job(config: Path | None, warehouse: str | None) -> PipelineConfig:
+    from flows.config import DEFAULT_RUN, PipelineConfig, load_config, with_warehouse
+
+    settings = load_config(config or DEFAULT_RUN, PipelineConfig)
+    return settings if warehouse is None else with_warehouse(settings, warehouse)
+
+
 def _run(flow: Callable[[], Any]) -> Summary:
+    from flows.runtime import keep_tracebacks_off_the_console
+
+    keep_tracebacks_off_the_console()
     state = flow()
     summary: Summary = state.result(raise_on_failure=True)
     return summary
@@ -722,7 +784,13 @@ def _is_expected(error: Exception) -> bool:
     from storage.errors import StorageError
     from tasks.errors import ConfigurationError, SourceError
 
-    return isinstance(error, (ConfigurationError, SourceError, StorageError, PermissionError))
+    return isinstance(error, (ConfigurationError, SourceError, StorageError, OSError))
+
+
+def _is_usage(error: Exception) -> bool:
+    from tasks.errors import UsageError
+
+    return isinstance(error, UsageError)
 
 
 def _say(text: str) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from tasks.errors import ConfigurationError
+from tasks.errors import ConfigurationError, UsageError
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 
@@ -46,6 +46,24 @@ Warehouse = Annotated[str, Field(description="URL of the warehouse: a folder, s3
 Area = Annotated[str, Field(description="minx,miny,maxx,maxy in degrees, or the path of a vector file")]
 Crs = Annotated[str | None, Field(description="projected CRS of the grid, e.g. EPSG:27700; by default the UTM zone")]
 
+
+def _as_band_names(value: Any) -> Any:
+    """Return band names as the cubes spell them: ``b8a`` is B8A, and a comma may be followed by a space."""
+    return [str(name).strip().upper() for name in value] if isinstance(value, list | tuple) else value
+
+
+def _scheduler(dask: str | None) -> str | None:
+    if dask is None or "://" in dask or (dask.startswith("local:") and dask[6:].isdigit() and int(dask[6:]) > 0):
+        return dask
+    raise ValueError(f"{dask!r} is neither local:N nor an address such as tcp://127.0.0.1:8786")
+
+
+Bands = Annotated[tuple[str, ...], BeforeValidator(_as_band_names)]
+Dask = Annotated[
+    str | None,
+    Field(description="scheduler address, or local:N; by default threads"),
+    AfterValidator(_scheduler),
+]
 AllowUnmasked = Annotated[bool, Field(description="count looks of items that have no mask")]
 
 
@@ -79,13 +97,13 @@ class IngestConfig(Settings):
     warehouse: Warehouse = "./warehouse"
     crs: Crs = None
     resolution: float = Field(10.0, gt=0, description="metres per pixel")
-    bands: tuple[str, ...] = BANDS
+    bands: Bands = BANDS
     max_cloud: float | None = Field(None, ge=0, le=100, description="leave out items with more cloud, per cent")
     mask: MaskSettings = MaskSettings()
     resampling: Literal["nearest", "bilinear", "cubic"] = "nearest"
     http: HttpSettings = HttpSettings()
     time_limit_s: float = Field(3600.0, gt=0, description="for one tile")
-    dask: str | None = Field(None, description="scheduler address, or local:N; by default threads")
+    dask: Dask = None
 
     @model_validator(mode="after")
     def _in_order(self) -> IngestConfig:
@@ -261,7 +279,7 @@ class MapConfig(Settings):
     title: str = "Tree canopy"
     until: date | None = Field(None, description="use looks up to this day; by default all")
     allow_unmasked: AllowUnmasked = False
-    dask: str | None = None
+    dask: Dask = None
 
 
 class ForecastConfig(Settings):
@@ -302,7 +320,7 @@ class EvaluateForecastConfig(Settings):
     share: float = Field(1.0, gt=0, le=1, description="of the pixels that are scored, drawn by their place")
     allow_unmasked: AllowUnmasked = False
     out: str | None = Field(None, description="folder or URL of report and pictures; by default the run's")
-    dask: str | None = None
+    dask: Dask = None
 
 
 class UpdateConfig(Settings):
@@ -364,12 +382,15 @@ def make_config(kind: type[Config], content: dict[str, Any], *, where: str = "")
 
     Raises
     ------
-    ConfigurationError
-        One line for each field that is wrong.
+    UsageError
+        Naming each field that is wrong.
     """
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()]
+        lines = [
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
+        ]
         prefix = f"{where}: " if where else ""
-        raise ConfigurationError(prefix + "; ".join(lines)) from error
+        raise UsageError(prefix + "; ".join(lines)) from error

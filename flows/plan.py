@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flows.config import ForecastConfig, IngestConfig, MapConfig
+from flows.config import ForecastConfig, IngestConfig, MapConfig, PipelineConfig
 from flows.forecast import to_request as to_forecast_request
 from flows.ingest import to_request
 from storage.cube import read_state
 from storage.errors import StorageError
 from storage.location import Location, resolve
-from storage.manifest import MANIFEST, Run
+from storage.manifest import Run, list_runs
 from storage.regions import region_key
+from storage.sweep import abandoned, cubes_of, limit_of, sweep_cube
 from tasks.earth.forecast_map import plan_forecast
 from tasks.earth.grid import read_area
 from tasks.earth.ingest import TileJob, plan_job
 from tasks.earth.mapping import MapPlan, plan_map
 from tasks.earth.plan import DatePlan
 from tasks.earth.request import prepare_ingest
+from tasks.errors import ConfigurationError, UsageError
 
 _RUNS_SHOWN = 10
 
@@ -80,19 +83,69 @@ def _describe_area(plan: MapPlan) -> dict[str, Any]:
     }
 
 
-def describe_warehouse(url: str) -> dict[str, Any]:
-    """Return the cubes, models, products and last runs of a warehouse."""
+def describe_pipeline(config: PipelineConfig) -> dict[str, Any]:
+    """Return what the main job would do: the ingest's plan, what is trained, and what is mapped as far as it is known."""
+    steps: dict[str, Any] = {}
+    lines = []
+    settings = config.simulate
+    if settings is not None and not Path(settings.folder, "catalog.json").is_file():
+        steps["simulate"] = settings.folder
+        lines.append(
+            f"simulate  {settings.folder}: {settings.size_km:g} km, {settings.years:g} years; then ingest all of it"
+        )
+    else:
+        steps["ingest"] = describe_plan(config.ingest)
+        lines += steps["ingest"].pop("lines")
+    steps["train"] = config.train.name
+    lines.append(f"train     {config.train.name} on {config.train.labels.path}")
+    try:
+        steps["map"] = describe_map(config.map)
+        lines += [f"map       {line}" for line in steps["map"].pop("lines")]
+    except ConfigurationError:
+        steps["map"] = {"cubes": {}}
+        lines.append("map       what the ingest brings in; no cube stands yet")
+    lines.append(f"publish   {resolve(config.map.warehouse) / 'products' / config.map.collection}")
+    return {**steps, "lines": lines}
+
+
+def sweep(url: str, *, days: float, delete: bool) -> dict[str, Any]:
+    """Return what nothing refers to any more and is older than some days, having deleted it if asked to.
+
+    Raises
+    ------
+    UsageError
+        Where the limit is so short, on an object store, that a writer at work could lose what it has not committed.
+    """
     root = resolve(url)
-    cubes = [
-        _describe_cube(root, grid, tile) for grid in (root / "earth").list_folders() for tile in _tiles(root, grid)
+    if days < 0 or (root.local_path is None and days < 1):
+        raise UsageError(f"--older-than {days:g}: at least 1 day on an object store, since others may be writing")
+    limit = limit_of(days)
+    cubes = [sweep_cube(root, path, limit, delete=delete) for path in cubes_of(root)]
+    folders = sorted(abandoned(root, limit))
+    for folder in folders if delete else ():
+        root.delete_tree(folder)
+    verb = "deleted" if delete else "would go"
+    lines = [
+        f"{cube.path}: {cube.states} old states {verb}, the newest and {len(cube.kept)} named by products stay"
+        for cube in cubes
     ]
+    lines += [f"{folder}: left behind by a killed run, {verb}" for folder in folders]
+    if delete:
+        lines.append(f"{sum(cube.bytes for cube in cubes) / 1e6:.1f} MB of cubes freed")
+    return {"deleted": delete, "cubes": [asdict(cube) for cube in cubes], "folders": folders, "lines": lines}
+
+
+def describe_warehouse(url: str) -> dict[str, Any]:
+    """Return the cubes, models, products and last runs of a warehouse, the newest run first."""
+    root = resolve(url)
+    cubes = [_describe_cube(root, path) for path in cubes_of(root)]
     models = [f"{name}/{version}" for name in _folders(root, "models") for version in _folders(root, f"models/{name}")]
     products = [
         f"{collection}/{item}"
         for collection in _folders(root, "products")
         for item in _folders(root, f"products/{collection}")
     ]
-    runs = [_describe_run(root, name) for name in _last_runs(root)]
+    runs = [_describe_run(root, name) for name in reversed(list_runs(root)[-_RUNS_SHOWN:])]
     lines = [f"{root}"]
     lines += [f"cube     {cube['path']}  {cube['dates']} dates, {cube['first']} to {cube['last']}" for cube in cubes]
     lines += [f"model    {model}" for model in models]
@@ -133,12 +186,7 @@ def _folders(root: Location, prefix: str) -> list[str]:
     return [name for name in (root / prefix).list_folders() if not name.startswith(".")]
 
 
-def _tiles(root: Location, grid: str) -> list[str]:
-    return _folders(root, f"earth/{grid}")
-
-
-def _describe_cube(root: Location, grid: str, tile: str) -> dict[str, Any]:
-    path = f"earth/{grid}/{tile}"
+def _describe_cube(root: Location, path: str) -> dict[str, Any]:
     try:
         state = read_state(root / path)
     except StorageError as error:
@@ -153,14 +201,13 @@ def _describe_cube(root: Location, grid: str, tile: str) -> dict[str, Any]:
     }
 
 
-def _last_runs(root: Location) -> list[str]:
-    return sorted(_folders(root, "runs"), key=lambda name: name.split("-", 1)[-1])[-_RUNS_SHOWN:]
-
-
 def _describe_run(root: Location, name: str) -> dict[str, Any]:
     run = Run(root / "runs" / name, name)
+    try:
+        started = run.read_manifest().get("started", "")
+    except (StorageError, ValueError):
+        return {"run": name, "started": "", "counts": {}, "states": "no manifest: cut off before it began"}
     table = run.read_regions()
-    states = table["state"].value_counts().to_dict() if "state" in table else {}
-    started = json.loads(run.location.read_bytes(MANIFEST)).get("started", "")
-    words = ", ".join(f"{count} {state}" for state, count in states.items()) or "no table: under way, or cut off"
-    return {"run": name, "started": started, "states": words}
+    counts = table["state"].value_counts().to_dict() if "state" in table else {}
+    words = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no table: under way, or cut off"
+    return {"run": name, "started": started, "counts": counts, "states": words}

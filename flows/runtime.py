@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from storage.errors import LocationFailed
 from storage.location import resolve
-from tasks.errors import ConfigurationError
 
 FAILED_NAME = "CompletedWithFailures"
+_RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,10 @@ def configure_prefect(warehouse: str) -> None:
         os.environ["PREFECT_API_URL"] = api
     local = resolve(warehouse).local_path
     home = (local or Path.home() / ".cache" / "canopus") / ".prefect"
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocationFailed(f"--warehouse {warehouse} cannot be written: {error.strerror}") from error
     os.environ["PREFECT_HOME"] = str(home)
     os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "180"
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
@@ -73,14 +78,24 @@ def configure_prefect(warehouse: str) -> None:
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 
 
-def task_runner(dask: str | None) -> Any:
-    """Return the task runner: threads, or Dask distributed at an address or on N local processes.
+def keep_tracebacks_off_the_console() -> None:
+    """Let a run's exception be shown once, by the command line that raises it again, and not by each task and flow.
 
-    Raises
-    ------
-    ConfigurationError
-        Where `dask` is neither an address nor ``local:N``.
+    Call it after prefect is imported, which sets up the logging. Prefect's own server keeps the records.
     """
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.addFilter(_is_no_failed_run)
+
+
+def _is_no_failed_run(record: logging.LogRecord) -> bool:
+    return not (record.name.startswith(_RUN_LOGGERS) and record.levelno >= logging.ERROR)
+
+
+def task_runner(dask: str | None) -> Any:
+    """Return the task runner: threads, or Dask distributed at an address or on N local processes (``local:N``)."""
     from prefect.task_runners import ThreadPoolTaskRunner
 
     if dask is None:
@@ -88,11 +103,7 @@ def task_runner(dask: str | None) -> Any:
     from prefect_dask import DaskTaskRunner
 
     if dask.startswith("local:"):
-        count = dask.removeprefix("local:")
-        if not count.isdigit() or int(count) < 1:
-            raise ConfigurationError(f"--dask {dask}: local:N wants the number of processes")
-        options = {"n_workers": int(count), "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
+        count = int(dask.removeprefix("local:"))
+        options = {"n_workers": count, "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
         return DaskTaskRunner(cluster_kwargs=options)
-    if "://" not in dask:
-        raise ConfigurationError(f"--dask {dask}: neither local:N nor an address such as tcp://127.0.0.1:8786")
     return DaskTaskRunner(address=dask)

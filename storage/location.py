@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,14 @@ class Location:
             found = obstore.list_with_delimiter(self._objects(), prefix=prefix or None)["common_prefixes"]
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
 
+    def changed(self, prefix: str = "") -> datetime | None:
+        """Return when the newest file or object under `prefix` was written, UTC; None where there is none."""
+        if self.local_path is not None and not (self.local_path / prefix).exists():
+            return None
+        with self._named_failures(prefix):
+            pages = obstore.list(self._objects(), prefix=prefix or None)
+            return max((entry["last_modified"] for page in pages for entry in page), default=None)
+
     def delete(self, name: str) -> None:
         """Remove one file or object; none there is no error."""
         if self._is_missing_folder:
@@ -222,7 +230,7 @@ def resolve(url: str | os.PathLike[str]) -> Location:
     Raises
     ------
     LocationError
-        Where the scheme is unknown, or the URL carries a user name and password.
+        Where the scheme is unknown, the URL carries a user name and password, or there is none.
 
     Examples
     --------
@@ -230,6 +238,8 @@ def resolve(url: str | os.PathLike[str]) -> Location:
     's3://maps/cornwall'
     """
     text = os.fspath(url)
+    if not text.strip():
+        raise LocationError("the warehouse has no name: give a folder or a URL")
     parts = urlsplit(text)
     if "://" not in text:
         return Location(Path(text).expanduser().resolve().as_uri())

@@ -86,15 +86,24 @@ def start_run(warehouse: Location, kind: str, manifest: Mapping[str, Any]) -> Ru
     return run
 
 
-def find_run(warehouse: Location, run_id: str) -> Run:
-    """Return a run by its id, or by the start of it where only one fits; ``latest`` names the newest.
+def find_run(warehouse: Location, run_id: str, *, kind: str = "") -> Run:
+    """Return a run by its id, or by the start of it where only one fits; ``latest`` names the newest of a kind.
+
+    Parameters
+    ----------
+    warehouse : Location
+        Root.
+    run_id : str
+        Id, start of an id, or ``latest``.
+    kind : str
+        Such as ``ingest``: the only kind of runs that are looked at. By default all.
 
     Raises
     ------
     NotFound
         Where none or several fit; the message lists what there is.
     """
-    known = sorted((warehouse / "runs").list_folders(), key=lambda name: name.split("-", 1)[-1])
+    known = [name for name in list_runs(warehouse) if name.startswith(f"{kind}-" if kind else "")]
     fitting = known[-1:] if run_id == "latest" else [name for name in known if name == run_id]
     fitting = fitting or [name for name in known if name.startswith(run_id)]
     if len(fitting) != 1:
@@ -102,6 +111,16 @@ def find_run(warehouse: Location, run_id: str) -> Run:
         shown = ", ".join(known[-8:]) or "none"
         raise NotFound(f"{warehouse}: {what} named {run_id!r}; the last ones are {shown}")
     return Run(warehouse / "runs" / fitting[0], fitting[0])
+
+
+def list_runs(warehouse: Location) -> list[str]:
+    """Return the ids of all runs, the newest last."""
+    return sorted((warehouse / "runs").list_folders(), key=_start_of)
+
+
+def _start_of(run_id: str) -> list[str]:
+    # a kind may hold dashes; time and digest come last
+    return run_id.rsplit("-", 2)[1:]
 
 
 def content_hash(content: Any) -> str:

@@ -41,3 +41,7 @@ class SourceRejected(SourceError, ValueError):
 
 class ConfigurationError(ValueError):
     """What the user asked for cannot be done as asked; the message says what to change."""
+
+
+class UsageError(ConfigurationError):
+    """An option or a setting has a value that it cannot have, whatever there is in catalogue and warehouse."""

@@ -100,8 +100,21 @@ def sample_map(where: str, out: Path, *, size: int, at_least: int, seed: int) ->
     ]
 
 
-def score_map(where: str, *, labels: str | None, class_field: str, sample: Path | None) -> MapReport:
+def score_map(
+    where: str, *, labels: str | None = None, rules: LabelRules | None = None, sample: Path | None = None
+) -> MapReport:
     """Score a map against labels, a probability sample, or both.
+
+    Parameters
+    ----------
+    where : str
+        Path or URL of the map's folder or item.
+    labels : str, optional
+        Polygons or a raster.
+    rules : LabelRules, optional
+        How to read them; by default what lies outside every polygon is the class ``none``, and boundaries count.
+    sample : Path, optional
+        A labelled sample as `sample_map` writes it.
 
     Raises
     ------
@@ -114,7 +127,7 @@ def score_map(where: str, *, labels: str | None, class_field: str, sample: Path 
         scores: dict[str, Any] = {"item": found.item["id"], "mapped_areas": found.areas()}
         lines = [f"{found.item['id']}"]
         if labels is not None:
-            against = _against_labels(found, labels, class_field)
+            against = _against_labels(found, labels, rules or LabelRules(outside="none", margin=0))
             scores |= against
             lines += _words_of_labels(against)
         if sample is not None:
@@ -138,8 +151,8 @@ def _classes(item: dict[str, Any]) -> tuple[LandClass, ...]:
     )
 
 
-def _against_labels(found: PublishedMap, labels: str, class_field: str) -> dict[str, Any]:
-    source = open_labels(labels, found.classes, LabelRules(class_field=class_field, outside="none", margin=0))
+def _against_labels(found: PublishedMap, labels: str, rules: LabelRules) -> dict[str, Any]:
+    source = open_labels(labels, found.classes, rules)
     source.require_overlap([found.geobox])
     reference = source.on(found.geobox)
     known = (reference != NO_CLASS) & (found.values != NO_CLASS)
@@ -162,7 +175,7 @@ def _against_labels(found: PublishedMap, labels: str, class_field: str) -> dict[
 
 def _words_of_labels(scores: dict[str, Any]) -> list[str]:
     lines = [f"against {scores['labels']}: {scores['pixels']} pixels", "class          ROC-AUC  PR-AUC  prevalence"]
-    for name, found in (*scores["classes"].items(), ("canopy", scores["canopy"])):
+    for name, found in (scores["classes"] | {"canopy": scores["canopy"]}).items():
         lines.append(
             f"{name:<14} {_number(found['roc_auc'])}    {_number(found['pr_auc'])}   {_number(found['prevalence'])}"
         )

@@ -18,7 +18,7 @@ from shapely.geometry.base import BaseGeometry
 
 from storage.schema import CHUNK
 from tasks.earth.plan import Window
-from tasks.errors import ConfigurationError
+from tasks.errors import ConfigurationError, UsageError
 
 TILE_PIXELS = 1024
 _ZONE_DEGREES = 6
@@ -61,7 +61,7 @@ def read_area(text: str) -> dict[str, Any]:
 
     Raises
     ------
-    ConfigurationError
+    UsageError
         Where the numbers are no box on the globe, or the file is missing, empty, without a CRS or not polygons.
     """
     parts = text.split(",")
@@ -69,7 +69,7 @@ def read_area(text: str) -> dict[str, Any]:
         return _read_box(text, parts)
     path = Path(text).expanduser()
     if not path.exists():
-        raise ConfigurationError(f"--aoi {text}: neither a file nor minx,miny,maxx,maxy in degrees")
+        raise UsageError(f"--aoi {text}: neither a file nor minx,miny,maxx,maxy in degrees")
     return _read_polygons(path)
 
 
@@ -170,9 +170,9 @@ def _metric_crs(name: str) -> CRS:
     try:
         definition = pyproj.CRS.from_user_input(name)
     except CRSError as error:
-        raise ConfigurationError(f"--crs {name}: no such coordinate reference system") from error
+        raise UsageError(f"--crs {name}: no such coordinate reference system") from error
     if not definition.is_projected or definition.axis_info[0].unit_name != "metre":
-        raise ConfigurationError(f"--crs {name} ({definition.name}) is not projected in metres")
+        raise UsageError(f"--crs {name} ({definition.name}) is not projected in metres")
     return CRS(name)
 
 
@@ -180,9 +180,9 @@ def _read_box(text: str, parts: list[str]) -> dict[str, Any]:
     try:
         west, south, east, north = (float(part) for part in parts)
     except ValueError as error:
-        raise ConfigurationError(f"--aoi {text}: four numbers are wanted, minx,miny,maxx,maxy in degrees") from error
+        raise UsageError(f"--aoi {text}: four numbers are wanted, minx,miny,maxx,maxy in degrees") from error
     if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
-        raise ConfigurationError(
+        raise UsageError(
             f"--aoi {text}: not minx,miny,maxx,maxy in degrees (x -180 to 180, y -90 to 90, min below max)"
         )
     return dict(mapping(box(west, south, east, north)))
@@ -198,19 +198,19 @@ def _read_polygons(path: Path) -> dict[str, Any]:
     try:
         table = geopandas.read_file(path)
     except Exception as error:  # pyogrio raises its own family of errors for what it cannot read
-        raise ConfigurationError(f"--aoi {path}: not a vector file that GDAL can read ({error})") from error
+        raise UsageError(f"--aoi {path}: not a vector file that GDAL can read ({error})") from error
     if table.empty:
-        raise ConfigurationError(f"--aoi {path}: holds no feature")
+        raise UsageError(f"--aoi {path}: holds no feature")
     if table.crs is None:
-        raise ConfigurationError(f"--aoi {path}: states no coordinate reference system")
+        raise UsageError(f"--aoi {path}: states no coordinate reference system")
     return _checked_polygons(table.to_crs("EPSG:4326").union_all(), path)
 
 
 def _checked_polygons(geometry: BaseGeometry, path: Path) -> dict[str, Any]:
     if geometry.area == 0:
-        raise ConfigurationError(f"--aoi {path}: holds no polygon")
+        raise UsageError(f"--aoi {path}: holds no polygon")
     if not box(-180, -90, 180, 90).covers(geometry):
-        raise ConfigurationError(f"--aoi {path}: its coordinates are not in degrees (x -180 to 180, y -90 to 90)")
+        raise UsageError(f"--aoi {path}: its coordinates are not in degrees (x -180 to 180, y -90 to 90)")
     return dict(mapping(geometry))
 
 
@@ -218,12 +218,12 @@ def _bare_geometry(path: Path) -> BaseGeometry | None:
     try:
         content = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--aoi {path}: not JSON ({error})") from error
+        raise UsageError(f"--aoi {path}: not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise ConfigurationError(f"--aoi {path}: not GeoJSON")
+        raise UsageError(f"--aoi {path}: not GeoJSON")
     if content.get("type") not in ("Polygon", "MultiPolygon"):
         return None
     try:
         return shape(content)
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"--aoi {path}: not a polygon ({error!r})") from error
+        raise UsageError(f"--aoi {path}: not a polygon ({error!r})") from error

@@ -171,7 +171,7 @@ def plan_map(
             continue
         found.append((CubePart(tile, state.snapshot), state))
     if not found:
-        raise ConfigurationError(f"{root}: no cube holds any of the area; run `canopus ingest` for it first")
+        raise ConfigurationError(f"{root}: no cube {_of_grid(root, crs)} holds any of the area; {_other_grids(root)}")
     bands = {state.schema.bands for _, state in found}
     if len(bands) > 1:
         raise ConfigurationError(f"{root}: the area's cubes hold different bands {sorted(bands)}")
@@ -179,6 +179,16 @@ def plan_map(
     cubes = sorted((cube for cube, _ in found), key=lambda cube: (str(cube.tile.geobox.crs) != main, cube.path))
     staging, product = _grids(area, cubes[0].tile.geobox, main)
     return MapPlan(warehouse, tuple(cubes), staging, product, area, bands.pop(), until, allow_unmasked)
+
+
+def _of_grid(root: Location, crs: str | None) -> str:
+    return "of a UTM zone" if crs is None else f"in {crs}"
+
+
+def _other_grids(root: Location) -> str:
+    grids = (root / "earth").list_folders()
+    listed = f"there are cubes of {', '.join(grids)}: name their grid with --crs, or " if grids else ""
+    return f"{listed}run `canopus ingest` for it first"
 
 
 def fill_region(plan: MapPlan, region: Region, layers: tuple[Layer, ...], fill: Fill) -> dict[str, np.ndarray]:

@@ -51,7 +51,13 @@ class Query:
         return west, south, east, north
 
     def is_answered_by(self, item: Mapping[str, Any]) -> bool:
-        """Return whether an item, as JSON, is what is asked for; its collection is not looked at."""
+        """Return whether an item, as JSON, is what is asked for; its collection is not looked at.
+
+        Raises
+        ------
+        ValueError
+            Where the item states no time or no place, or none that can be read; KeyError and TypeError likewise.
+        """
         properties = item.get("properties") or {}
         return (
             self._meets_time(properties)
@@ -73,7 +79,9 @@ class Query:
         if self.geometry is None:
             return True
         if item.get("geometry") is None:
-            return item.get("bbox") is not None and self._shape.intersects(_box(item["bbox"]))
+            if item.get("bbox") is None:
+                raise ValueError("it has neither geometry nor bbox")
+            return bool(self._shape.intersects(_box(item["bbox"])))
         return bool(self._shape.intersects(shape(item["geometry"])))
 
     @cached_property

@@ -16,6 +16,7 @@ from storage.location import Location
 from storage.manifest import Run, content_hash, start_run
 from storage.publish import Receipt, find_product
 from storage.regions import Region, region_key
+from storage.sweep import STAGING
 from tasks.earth.mapping import Fill, MapPlan, fill_region, regions_by_tile
 from tasks.earth.product import (
     InputScene,
@@ -27,8 +28,6 @@ from tasks.earth.product import (
 )
 from tasks.earth.staging import create_staging, staged_regions_done, write_staged_region
 from tasks.errors import ConfigurationError
-
-STAGING = "staging"
 
 Progress = Callable[[str, int, int], None]
 
@@ -172,6 +171,9 @@ def publish_prepared(prepared: Prepared) -> Receipt:
     for cube in job.plan.cubes:
         tag_snapshot(prepared.root / cube.path, cube.snapshot, receipt.key.item_id)
     prepared.staging.delete_tree("")
+    state = "filled" if receipt.state == "published" else "skipped"
+    prepared.run.write_regions({"region": region_key(region), "state": state} for region in job.plan.regions)
+    prepared.run.append_log({"event": receipt.state, "item": receipt.item_url})
     return receipt
 
 

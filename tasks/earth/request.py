@@ -19,9 +19,9 @@ from tasks.earth.limits import HttpLimits
 from tasks.earth.read import ReadOptions, ResamplingName
 from tasks.earth.scenes import Scene, parse_scene
 from tasks.earth.signing import default_signer
-from tasks.earth.stac import search
+from tasks.earth.stac import SearchResult, search
 from tasks.earth.transport import Access
-from tasks.errors import ConfigurationError, SourceRejected
+from tasks.errors import ConfigurationError, SourceRejected, UsageError
 
 
 @dataclass(frozen=True)
@@ -153,10 +153,20 @@ def prepare_ingest(request: IngestRequest) -> Prepared:
     return Prepared(
         tuple(_job(request, tile, tuple(scenes)) for tile in tiles),
         tuple(rejected),
-        (found.message,) if found.message else (),
+        _notes(request, found),
         complete=found.complete,
         newest=str(found.newest or ""),
     )
+
+
+def _notes(request: IngestRequest, found: SearchResult) -> tuple[str, ...]:
+    if not found.items and not found.rejected:
+        cloud = "" if request.max_cloud is None else f" with at most {request.max_cloud:g} % cloud"
+        nothing = (
+            f"the catalogue lists no item of {request.collection} here from {request.start} to {request.end}{cloud}"
+        )
+        return (*((found.message,) if found.message else ()), nothing)
+    return (found.message,) if found.message else ()
 
 
 def open_ingest_run(request: IngestRequest, prepared: Prepared) -> Run:
@@ -177,7 +187,15 @@ def open_ingest_run(request: IngestRequest, prepared: Prepared) -> Run:
 def jobs_of_run(run: Run) -> tuple[tuple[TileJob, ...], tuple[SceneRow, ...]]:
     """Return the jobs of a run's manifest that are not done, and the rows of what is.
 
-    What failed is taken up again, and what the run never came to because it was killed.
+    What failed is taken up again, and what the run never came to because it was killed. Items that were rejected are
+    looked up in the catalogue once more, since what was wrong with them was the item itself.
+
+    Raises
+    ------
+    ConfigurationError
+        Where the run is no ingest.
+    SourceUnavailable
+        Where items were rejected and the catalogue does not answer.
     """
     manifest = run.read_manifest()
     if manifest.get("kind") != "ingest":
@@ -185,9 +203,12 @@ def jobs_of_run(run: Run) -> tuple[tuple[TileJob, ...], tuple[SceneRow, ...]]:
     request = IngestRequest.from_json(manifest["request"])
     scenes = [Scene.from_json(scene) for scene in manifest["scenes"]]
     table = run.read_regions()
-    rows = [SceneRow(**row) for row in table.to_dict("records")]
+    rows = [SceneRow(**row) for row in table.to_dict("records")] or [SceneRow(**row) for row in manifest["rejected"]]
     settled = {(row.tile, row.scene) for row in rows if row.state != "failed"}
-    done = tuple(row for row in rows if row.state != "failed" or not row.tile)
+    known = {scene.id for scene in scenes}
+    mended, rejected = _look_up(request, [row for row in rows if row.state == "failed" and row.scene not in known])
+    scenes += mended
+    done = (*(row for row in rows if row.state != "failed"), *rejected)
     jobs = []
     for data in manifest["tiles"]:
         tile = _tile_from_json(data)
@@ -197,12 +218,25 @@ def jobs_of_run(run: Run) -> tuple[tuple[TileJob, ...], tuple[SceneRow, ...]]:
     return tuple(jobs), done
 
 
+def _look_up(request: IngestRequest, rows: list[SceneRow]) -> tuple[list[Scene], list[SceneRow]]:
+    """Search again for items that were rejected; return those that can be used now, and the rows of the others."""
+    if not rows:
+        return [], []
+    prepared = prepare_ingest(request)
+    names = {row.scene for row in rows}
+    listed = {scene.id: scene for job in prepared.jobs for scene in job.scenes}
+    mended = [scene for scene in listed.values() if names & {scene.id, scene.href}]
+    found = {name for scene in mended for name in (scene.id, scene.href)}
+    again = {row.scene: row for row in prepared.rejected}
+    return mended, [again.get(row.scene, row) for row in rows if row.scene not in found]
+
+
 def _check(request: IngestRequest) -> None:
     unknown = [band for band in request.bands if band not in SENTINEL2_BANDS]
     if unknown:
-        raise ConfigurationError(f"--bands: {', '.join(unknown)} unknown; there are {', '.join(SENTINEL2_BANDS)}")
+        raise UsageError(f"--bands: {', '.join(unknown)} unknown; there are {', '.join(SENTINEL2_BANDS)}")
     if request.start > request.end:
-        raise ConfigurationError(f"--start {request.start} lies after --end {request.end}")
+        raise UsageError(f"--start {request.start} lies after --end {request.end}")
 
 
 def _job(request: IngestRequest, tile: Tile, scenes: tuple[Scene, ...]) -> TileJob:

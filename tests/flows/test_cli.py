@@ -6,15 +6,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from affine import Affine
 from factories import Archive
+from ingest_cases import ingest, request_of
 from odc.geo.geobox import GeoBox
 from typer.testing import CliRunner
 
 from flows.cli import app, main
+from tasks.earth.grid import read_area
 
 GRID = GeoBox((64, 64), Affine(10, 0, 614_400, 0, -10, 5_703_680), "EPSG:32630")
 COMMANDS = (
@@ -29,6 +32,8 @@ COMMANDS = (
     "sample",
     "evaluate",
     "status",
+    "plan",
+    "gc",
     "up",
 )
 COMMANDS += ("import-weights", "export")
@@ -82,15 +87,17 @@ def test_a_dry_run_says_what_is_new_and_writes_nothing(archive: Archive, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "message", "code"),
     [
-        ({"aoi": "1,2,3"}, "--aoi 1,2,3"),
-        ({"start": "2022-01-01"}, "lies after"),
-        ({"start": "yesterday"}, "start"),
-        ({"bands": "B04,B99"}, "B99"),
-        ({"catalog": "/nowhere/catalog.json"}, "/nowhere/catalog.json"),
-        ({"warehouse": "ftp://somewhere/x"}, "ftp"),
-        ({"crs": "EPSG:4326"}, "EPSG:4326"),
+        ({"aoi": "1,2,3"}, "--aoi 1,2,3", 2),
+        ({"start": "2022-01-01"}, "lies after", 2),
+        ({"start": "yesterday"}, "start", 2),
+        ({"bands": "B04,B99"}, "B99", 2),
+        ({"dask": "somewhere"}, "neither local:N nor an address", 2),
+        ({"crs": "EPSG:4326"}, "EPSG:4326", 2),
+        ({"catalog": "/nowhere/catalog.json"}, "/nowhere/catalog.json", 1),
+        ({"warehouse": "ftp://somewhere/x"}, "ftp", 1),
+        ({"warehouse": ""}, "no name", 1),
     ],
 )
 def test_what_cannot_be_is_one_line_that_names_it(
@@ -100,6 +107,7 @@ def test_what_cannot_be_is_one_line_that_names_it(
     capsys: pytest.CaptureFixture[str],
     change: dict[str, str],
     message: str,
+    code: int,
 ) -> None:
     arguments = ingest_arguments(archive, tmp_path, "--dry-run")
     for name, value in change.items():
@@ -108,10 +116,92 @@ def test_what_cannot_be_is_one_line_that_names_it(
     with pytest.raises(SystemExit) as stopped:
         main()
     shown = capsys.readouterr().err.strip()
-    assert stopped.value.code == 1
+    assert stopped.value.code == code
     assert message in shown
     assert "Traceback" not in shown
     assert len(shown.splitlines()) == 1
+
+
+def test_bands_are_taken_in_any_case_and_with_spaces(archive: Archive, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [*ingest_arguments(archive, tmp_path, "--dry-run"), "--bands", "b04, b08"])
+    assert result.exit_code == 0, result.output
+    assert "2 new" in result.output
+
+
+def test_a_catalogue_without_an_answer_says_so(archive: Archive, tmp_path: Path) -> None:
+    arguments = [*ingest_arguments(archive, tmp_path, "--dry-run"), "--start", "2021-08-01"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "lists no item of sentinel-2-l2a here from 2021-08-01 to 2021-12-31" in result.output
+
+
+def test_a_warehouse_that_is_a_file_is_one_line(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*ingest_arguments(archive, tmp_path), "--warehouse", str(archive.catalog)]
+    monkeypatch.setattr(sys, "argv", ["canopus", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert (
+        capsys.readouterr().err.strip() == f"canopus: --warehouse {archive.catalog} cannot be written: Not a directory"
+    )
+
+
+@pytest.mark.slow
+def test_an_error_inside_a_run_is_one_line_too(tmp_path: Path) -> None:
+    program = Path(sys.executable).parent / "canopus"
+    arguments = ("map", "--aoi", area(), "--warehouse", str(tmp_path / "warehouse"))
+    done = subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert "no cube of a UTM zone holds any of the area" in line
+
+
+def test_the_plan_of_the_main_job_names_each_step_and_writes_nothing(archive: Archive, tmp_path: Path) -> None:
+    place = {"aoi": area(), "warehouse": str(tmp_path / "warehouse")}
+    chain = {
+        "ingest": {"catalog": str(archive.catalog), "start": "2021-01-01", "bands": ["B04", "B08"], **place},
+        "train": {"labels": {"path": "woods.gpkg"}, **place},
+        "map": place,
+    }
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps(chain))
+    shown = CliRunner().invoke(app, ["plan", str(config)])
+    assert shown.exit_code == 0, shown.output
+    assert "2 new, 0 skip, 0 recompute" in shown.output
+    assert "floor on woods.gpkg" in shown.output
+    assert "products/canopy" in shown.output
+    assert CliRunner().invoke(app, ["run", str(config), "--dry-run"]).output == shown.output
+    plan = json.loads(CliRunner().invoke(app, ["plan", str(config), "--json"]).output)
+    assert plan["ingest"]["tiles"][0]["actions"] == {"new": 2}
+    assert not (tmp_path / "warehouse").exists()
+
+
+def test_gc_shows_and_deletes_only_when_told(archive: Archive, tmp_path: Path) -> None:
+    warehouse = tmp_path / "warehouse"
+    ingest(request_of(archive.catalog, warehouse, area=read_area(area()), bands=("B04", "B08")))
+    left = warehouse / "staging" / "canopy-20210506-0123456789ab"
+    left.mkdir(parents=True)
+    (left / "zarr.json").write_text("{}")
+    arguments = ["gc", "--warehouse", str(warehouse), "--older-than", "0", "--json"]
+    shown = json.loads(CliRunner().invoke(app, arguments).output)
+    assert left.exists()
+    assert shown["folders"] == ["staging/canopy-20210506-0123456789ab"]
+    assert shown["cubes"][0]["states"] == 2
+    done = json.loads(CliRunner().invoke(app, [*arguments, "--delete"]).output)
+    assert done["cubes"][0]["states"] == 2
+    assert done["cubes"][0]["bytes"] > 0
+    assert not left.exists()
+    assert json.loads(CliRunner().invoke(app, arguments).output)["cubes"][0]["states"] == 0
+
+
+def test_gc_of_an_object_store_leaves_a_day_to_writers(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["canopus", "gc", "--warehouse", "s3://bucket/x", "--older-than", "0"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "at least 1 day" in capsys.readouterr().err
 
 
 def test_status_of_an_empty_warehouse_is_empty(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ LAYOUTS = ("earth-search", "planetary-computer", "mixed")
 
 COLLECTION_ID = "sentinel-2-l2a"
 RESOLUTION_M = 10.0
+LARGEST_KM = 50.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,10 @@ def _refuse_bad_area(config: SimulateConfig) -> None:
     """Check side, corner and zone."""
     if config.size_px < 16 or config.size_px % 2 or abs(config.size_px * RESOLUTION_M - config.size_km * 1000) > 1e-6:
         raise ConfigurationError(f"size_km: expected a multiple of 0.02 of at least 0.16, got {config.size_km}")
+    if config.size_km > LARGEST_KM:
+        raise ConfigurationError(
+            f"size_km: at most {LARGEST_KM:g}, got {config.size_km}: the landscape is drawn in memory as a whole"
+        )
     if config.west % 20 or config.south % 20:
         raise ConfigurationError("west and south must be multiples of 20 m, the coarsest pixel of the archive")
     if not 32601 <= config.epsg <= 32660:

@@ -431,6 +431,39 @@ def test_a_redrive_takes_up_what_failed_and_nothing_else(own: Archive, warehouse
     assert_same_cube(read_all(warehouse), read_all(tmp_path / "undisturbed"), but=["entry"])
 
 
+def test_a_redrive_takes_up_items_that_were_mended_in_the_catalogue(own: Archive, warehouse: Path) -> None:
+    lacking, broken = (own.folder / own.collection / name / f"{name}.json" for name in map(item_of, days(2)))
+    whole = {path: path.read_text() for path in (lacking, broken)}
+    item = json.loads(whole[lacking])
+    del item["assets"]["red"]
+    lacking.write_text(json.dumps(item))
+    broken.write_text("{")
+    request = request_of(own.catalog, warehouse)
+    done = ingest(request)
+    run = open_ingest_run(request, done.prepared)
+    close(run, done.rows)
+    assert summarise(done.rows)["failed"] == 2
+    lacking.write_text(whole[lacking])
+    jobs, settled = jobs_of_run(run)
+    assert [scene.id for job in jobs for scene in job.scenes] == [lacking.stem]
+    assert [row.scene for row in settled if row.state == "failed"] == [str(broken)]
+    broken.write_text(whole[broken])
+    jobs, settled = jobs_of_run(run)
+    rows = [row for job in jobs for row in ingest_tile(job).rows]
+    assert {row.scene: row.state for row in rows} == {lacking.stem: "ingested", broken.stem: "ingested"}
+    close(run, [*settled, *rows])
+    assert jobs_of_run(run)[0] == ()
+
+
+def test_an_item_without_a_place_is_a_row_and_not_passed_over(own: Archive, warehouse: Path) -> None:
+    path = own.folder / own.collection / item_of("2021-05-06") / f"{item_of('2021-05-06')}.json"
+    item = json.loads(path.read_text())
+    path.write_text(json.dumps({**item, "geometry": None, "bbox": None}))
+    row = ingest(request_of(own.catalog, warehouse)).row(item_of("2021-05-06"))
+    assert (row.state, row.reason) == ("failed", "invalid-input")
+    assert "neither geometry nor bbox" in row.message
+
+
 def test_a_redrive_of_a_run_that_was_killed_takes_up_everything(archive: Archive, warehouse: Path) -> None:
     request = request_of(archive.catalog, warehouse)
     run = open_ingest_run(request, prepare_ingest(request))
