@@ -67,10 +67,7 @@ def configure_prefect(warehouse: str) -> None:
     local = resolve(warehouse).local_path
     home = (local or Path.home() / ".cache" / "canopus") / ".prefect"
     try:
-        try:
         home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"--warehouse {warehouse} cannot be written: {error.strerror} ({home})") from error
     except OSError as error:
         raise LocationFailed(f"--warehouse {warehouse} cannot be written: {error.strerror}") from error
     os.environ["PREFECT_HOME"] = str(home)
