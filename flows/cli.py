@@ -434,6 +434,50 @@ def forecast(
     _finish(summary, as_json=as_json)
 
 
+@app.command(epilog="Example: canopus embed --aoi area.geojson --model earthpt --until 2023-12-31")
+def embed(
+    *,
+    aoi: Area,
+    model: Annotated[str, typer.Option(help="Name, or name/version.")],
+    until: Until = None,
+    bands: Annotated[str | None, typer.Option(help="Comma-separated, of the cubes' bands; by default all.")] = None,
+    dtype: Annotated[str, typer.Option(help="As which the embedding is stored: float16 or float32.")] = "float16",
+    seed: Annotated[int, typer.Option(help="Of the pixels that the principal components are fitted on.")] = 0,
+    allow_unmasked: Unmasked = False,
+    collection: Annotated[str, typer.Option(help="STAC collection of the product.")] = "embedding",
+    title: Annotated[str, typer.Option(help="On the picture and the item.")] = "Embedding",
+    warehouse: Warehouse = "./warehouse",
+    crs: Crs = None,
+    dask: Dask = None,
+    as_json: Json = False,
+) -> None:
+    """Embed an area: a vector for each pixel's series, its principal components, picture, STAC item."""
+    from flows.config import EmbedConfig, make_config
+    from flows.runtime import configure_prefect
+
+    given = {
+        "aoi": aoi,
+        "model": model,
+        "until": until,
+        "bands": bands.split(",") if bands else None,
+        "dtype": dtype,
+        "seed": seed,
+        "allow_unmasked": allow_unmasked,
+        "collection": collection,
+        "title": title,
+        "warehouse": warehouse,
+        "crs": crs,
+        "dask": dask,
+    }
+    config = make_config(EmbedConfig, {key: item for key, item in given.items() if item is not None})
+    configure_prefect(warehouse)
+    from flows.embed import embed_area
+
+    with _bars():
+        summary = _run(lambda: embed_area(config, return_state=True))
+    _finish(summary, as_json=as_json)
+
+
 @app.command(epilog="Example: canopus run (the embedded default), or canopus run my-county.yaml")
 def run(
     config: Annotated[Path | None, typer.Argument(help="Settings in YAML; by default the generated archive.")] = None,

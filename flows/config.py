@@ -303,6 +303,24 @@ class ForecastConfig(Settings):
     dask: str | None = None
 
 
+class EmbedConfig(Settings):
+    """Publish the embedding of an area."""
+
+    warehouse: Warehouse = "./warehouse"
+    aoi: Area
+    crs: Crs = None
+    resolution: float = 10.0
+    model: str = Field(description="name, or name/version")
+    until: date | None = Field(None, description="use looks up to this day; by default all")
+    bands: tuple[str, ...] | None = Field(None, description="of the cubes; by default all")
+    dtype: Literal["float16", "float32"] = Field("float16", description="as which the embedding is stored")
+    seed: int = Field(0, ge=0, description="of the pixels that the principal components are fitted on")
+    collection: str = "embedding"
+    title: str = "Embedding"
+    allow_unmasked: AllowUnmasked = False
+    dask: str | None = None
+
+
 class EvaluateForecastConfig(Settings):
     """Score forecasts beside every floor."""
 

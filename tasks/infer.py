@@ -9,6 +9,7 @@ from storage.publish import Receipt
 from storage.regions import Region
 from tasks.artifacts import ProgressArtifact, publish_product_artifacts
 from tasks.earth.canopy_map import MapRequest, prepare_map
+from tasks.earth.embedding_map import EmbedRequest, prepare_embedding
 from tasks.earth.forecast_map import ForecastRequest, prepare_forecast
 from tasks.earth.regional import Prepared, fill_regions, publish_prepared
 
@@ -23,6 +24,12 @@ def freeze_map(request: MapRequest) -> Prepared:
 def freeze_forecast(request: ForecastRequest) -> Prepared:
     """Decide what a forecast reads and write the run's manifest."""
     return prepare_forecast(request)
+
+
+@task(name="freeze embedding inputs", cache_policy=NO_CACHE, persist_result=False)
+def freeze_embedding(request: EmbedRequest) -> Prepared:
+    """Decide what an embedding reads and write the run's manifest."""
+    return prepare_embedding(request)
 
 
 @task(name="fill cell", task_run_name="{kind} {name}", cache_policy=NO_CACHE, persist_result=False)

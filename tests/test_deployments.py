@@ -12,6 +12,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
 from flows.config import (
+    EmbedConfig,
     ForecastConfig,
     IngestConfig,
     MapConfig,
@@ -39,6 +40,7 @@ KINDS: dict[str, type[Settings]] = {
     "distil_earthpt": TrainEarthPTConfig,
     "map": MapConfig,
     "forecast": ForecastConfig,
+    "embed": EmbedConfig,
     "tokenise": TokeniseConfig,
     "update": UpdateConfig,
 }
@@ -51,6 +53,7 @@ DEPLOYED = {
     "train-earthpt-student": "distil_earthpt",
     "map-canopy": "map",
     "forecast-area": "forecast",
+    "embed-area": "embed",
     "tokenise-earth": "tokenise",
     "update-canopy-map": "update",
 }

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import shapely.geometry
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import point
 
@@ -24,6 +23,8 @@ from tasks.earth.pictures import FONT, INK, MUTED, draw_scale_bar, finest_overvi
 from tasks.earth.plots import (
     date_format,
     date_span,
+    draw_bar,
+    draw_plane,
     legend_above,
     month_ticks,
     new_figure,
@@ -35,7 +36,6 @@ from tasks.earth.product import Picture, RasterProduct
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from tasks.earth.forecast_map import Forecasting
 
@@ -49,7 +49,6 @@ RANKS = (0.05, 0.35, 0.65, 0.95)
 """Where the drawn pixels stand among all, by the median of the forecast."""
 
 _VEGETATION = ("ndvi", "evi2")
-_BLANK = "#e4e4e0"
 _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP, _ROW_GAP = 0.5, 1.0, 1.12, 0.5, 0.12, 0.2  # inches around maps
 
 
@@ -128,7 +127,7 @@ def draw_forecast(
     index = asked.out_index[0]
     maps, counts = _read_maps(folder / product.zarr, asked, index)
     words = (
-        f"{_place(product)}; {asked.targets[0]} to {asked.targets[-1]}, model {asked.model}, looks before {asked.origin}",
+        f"{product.place}; {asked.targets[0]} to {asked.targets[-1]}, model {asked.model}, looks before {asked.origin}",
         f"{product.key.item_id}   ·   {product.resolution:g} m pixels   ·   {product.made_by}",
     )
     (folder / f"{MAPS.name}.png").write_bytes(
@@ -180,7 +179,7 @@ def draw_maps(maps: IndexMaps, *, origin: np.datetime64, title: str, words: tupl
             left = _LEFT + column * (width + _GAP)
             box = (left / size[0], bottom / size[1], width / size[0], height / size[1])
             axes = figure.add_axes(box)
-            image = _draw_plane(axes, plane, maps.geobox, colours=colours, limits=limits)
+            image = draw_plane(axes, plane, maps.geobox, colours=colours, limits=limits)
             if row == 0:
                 _head_column(axes, maps.days[column], origin)
             if column == 0:
@@ -189,7 +188,7 @@ def draw_maps(maps: IndexMaps, *, origin: np.datetime64, title: str, words: tupl
                 draw_scale_bar(axes, maps.geobox, magnify=1.7)
         left = _LEFT + number * (width + _GAP) + 0.05
         bar = figure.add_axes((left / size[0], bottom / size[1], 0.14 / size[0], height / size[1]))
-        _draw_bar(figure, bar, image, label=f"{name}, no unit")
+        draw_bar(figure, bar, image, label=f"{name}, no unit")
     write_title(figure, title, words[0])
     grey = "   ·   grey: no clear look" if np.isnan(maps.median).any() else ""
     figure.text(_LEFT / size[0], 0.2 / size[1], words[1] + grey, fontsize=7, color=MUTED, va="center", family=FONT)
@@ -304,38 +303,9 @@ def _looks_of(plan: MapPlan, place: tuple[float, float]) -> SeriesBlock | None:
     return None
 
 
-def _draw_plane(axes: Axes, values: np.ndarray, geobox: GeoBox, *, colours: str, limits: tuple[float, float]) -> Any:
-    from matplotlib import colormaps
-
-    table = colormaps[colours].with_extremes(bad=_BLANK)
-    left, bottom, right, top = (float(edge) for edge in geobox.boundingbox)
-    image = axes.imshow(
-        np.ma.masked_invalid(values),
-        cmap=table,
-        vmin=limits[0],
-        vmax=limits[1],
-        extent=(left, right, bottom, top),
-        interpolation="nearest",
-        aspect="equal",
-    )
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color(INK)
-        spine.set_linewidth(0.6)
-    return image
-
-
 def _head_column(axes: Axes, day: np.datetime64, origin: np.datetime64) -> None:
     ahead = int((day - origin).astype(int))
     axes.set_title(f"{day}\n{ahead} days ahead", fontsize=9.5, color=INK, family=FONT, loc="left", linespacing=1.3)
-
-
-def _draw_bar(figure: Figure, axes: Axes, image: Any, *, label: str) -> None:
-    bar = figure.colorbar(image, cax=axes, extend="both")
-    bar.set_label(label, fontsize=8.5, color=MUTED, family=FONT)
-    bar.ax.tick_params(labelsize=8, labelcolor=MUTED, color=MUTED)
-    bar.outline.set_linewidth(0.6)  # type: ignore[operator]
 
 
 def _limits(values: np.ndarray, *, widths: bool) -> tuple[float, float]:
@@ -379,10 +349,3 @@ def _paler(colour: str, share: float) -> tuple[float, ...]:
     from matplotlib.colors import to_rgb
 
     return tuple(1 - share * (1 - part) for part in to_rgb(colour))
-
-
-def _place(product: RasterProduct) -> str:
-    """Return the middle of the area in degrees."""
-    middle = shapely.geometry.shape(product.geometry).centroid
-    north, east = ("N" if middle.y >= 0 else "S"), ("E" if middle.x >= 0 else "W")
-    return f"{abs(middle.y):.2f}° {north} {abs(middle.x):.2f}° {east}"

@@ -6,8 +6,12 @@ import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from odc.geo.geobox import GeoBox
 
 from tasks.earth.pictures import FONT, INK, MUTED, PAPER, PIXELS_PER_INCH
+
+BLANK = "#e4e4e0"
+"""Where a map has no value."""
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,3 +99,52 @@ def to_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor=PAPER, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def draw_plane(
+    axes: Axes,
+    values: np.ndarray,
+    geobox: GeoBox,
+    *,
+    colours: str | None = None,
+    limits: tuple[float, float] = (0.0, 1.0),
+) -> Any:
+    """Draw one map in the coordinates of its grid, grey where there is nothing, and return matplotlib's image.
+
+    Parameters
+    ----------
+    axes : Axes
+        Empty.
+    values : ndarray, shape (y, x), or (y, x, 3) for red, green, blue
+        NaN where there is nothing.
+    geobox : GeoBox
+        Grid of the values.
+    colours : str, optional
+        Name of a colour map, for a plain map.
+    limits : tuple of float
+        What the colour map's ends stand for.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
+    left, bottom, right, top = (float(edge) for edge in geobox.boundingbox)
+    shown: dict[str, Any] = {"extent": (left, right, bottom, top), "interpolation": "nearest", "aspect": "equal"}
+    if colours is None:
+        image = axes.imshow(np.where(np.isnan(values), to_rgb(BLANK), values), **shown)
+    else:
+        table = colormaps[colours].with_extremes(bad=BLANK)
+        image = axes.imshow(np.ma.masked_invalid(values), cmap=table, vmin=limits[0], vmax=limits[1], **shown)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(INK)
+        spine.set_linewidth(0.6)
+    return image
+
+
+def draw_bar(figure: Figure, axes: Axes, image: Any, *, label: str) -> None:
+    """Draw the colour bar of a map."""
+    bar = figure.colorbar(image, cax=axes, extend="both")
+    bar.set_label(label, fontsize=8.5, color=MUTED, family=FONT)
+    bar.ax.tick_params(labelsize=8, labelcolor=MUTED, color=MUTED)
+    bar.outline.set_linewidth(0.6)  # type: ignore[operator]

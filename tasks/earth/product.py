@@ -227,6 +227,13 @@ class RasterProduct:
         return abs(float(self.geobox.affine.a))
 
     @property
+    def place(self) -> str:
+        """Return the middle of the area in degrees, for people."""
+        middle = shapely.geometry.shape(self.geometry).centroid
+        north, east = ("N" if middle.y >= 0 else "S"), ("E" if middle.x >= 0 else "W")
+        return f"{abs(middle.y):.2f}° {north} {abs(middle.x):.2f}° {east}"
+
+    @property
     def made_by(self) -> str:
         """Return name and version of the code."""
         return ", ".join(f"{name} {version}" for name, version in self.lineage.software.items())

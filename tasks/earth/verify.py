@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from storage.export import Plane, blocks
 from storage.geozarr import geobox_from_attributes
 from storage.location import Location, resolve
 from storage.publish import Finding, VerifyReport, verify_files
+from tasks.earth.components import Basis, Projected
 
 SAMPLED_BLOCKS = 16
 """Blocks in which Zarr and COG are compared, evenly spread; all of a map with no more."""
@@ -64,6 +67,9 @@ def check_product(folder: Path, item: Mapping[str, Any]) -> list[Finding]:
         return findings
     if "class" in rasters:
         findings += _guarded("class.tif", lambda: _check_classes(folder, rasters))
+    findings += _guarded("quantiles", lambda: _check_order(folder, rasters))
+    if "basis" in item["assets"]:
+        findings += _guarded(_file(item["assets"]["basis"]), lambda: _check_components(folder, item))
     return findings + _guarded(_file(item["assets"]["zarr"]), lambda: _check_zarr(folder, item, rasters))
 
 
@@ -134,6 +140,48 @@ def _sums_to_one(stored: np.ndarray, scale: float) -> np.ndarray:
     deviation = np.abs(stored.astype(np.int64).sum(axis=0) - round(1 / scale))
     close: np.ndarray = deviation <= len(stored) / 2
     return close
+
+
+def _check_order(folder: Path, rasters: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """Check that quantiles of one variable do not cross, and stand at the same pixels."""
+    planes = sorted(
+        (asset["canopus:variable"], asset["canopus:plane"], _file(asset), asset["nodata"])
+        for asset in rasters.values()
+        if "canopus:plane" in asset
+    )
+    for (variable, _, lower, nodata), (other, _, upper, _) in pairwise(planes):
+        if variable != other:
+            continue
+        crossed, alone = 0, 0
+        with rasterio.open(folder / lower) as low_raster, rasterio.open(folder / upper) as high_raster:
+            for window in _sample(low_raster.shape):
+                low, high = (raster.read(window=Window.from_slices(*window)) for raster in (low_raster, high_raster))
+                both = (low != nodata) & (high != nodata)
+                alone += int(((low != nodata) != (high != nodata)).sum())
+                crossed += int((both & (low > high)).sum())
+        if crossed:
+            yield Finding(lower, f"lies above {upper} in {crossed} of the sampled values")
+        if alone:
+            yield Finding(
+                lower, f"has values where {upper} has none, or none where it has, in {alone} of those sampled"
+            )
+
+
+def _check_components(folder: Path, item: Mapping[str, Any]) -> Iterator[Finding]:
+    """Compare sampled principal components with what the basis makes of the embedding."""
+    basis = Basis.from_json(json.loads((folder / _file(item["assets"]["basis"])).read_text()))
+    level: Any = zarr.open_group(resolve(folder / _file(item["assets"]["zarr"])).zarr_store(read_only=True), mode="r")[
+        "0"
+    ]
+    made = Projected(level["embedding"], basis)
+    stored = level["components"]
+    wrong = 0
+    for window in _sample((made.shape[-2], made.shape[-1])):
+        found, expected = np.asarray(stored[(slice(None), *window)]).astype(int), made[window].astype(int)
+        wrong += int((np.abs(found - expected) > 1).sum())
+    if wrong:
+        file = f"{_file(item['assets']['zarr'])}/0/components"
+        yield Finding(file, f"is not what the basis makes of the embedding in {wrong} of the sampled values")
 
 
 def _check_zarr(folder: Path, item: Mapping[str, Any], rasters: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:

@@ -27,6 +27,7 @@ COMMANDS = (
     "train",
     "map",
     "forecast",
+    "embed",
     "run",
     "verify",
     "sample",
