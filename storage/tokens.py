@@ -368,7 +368,11 @@ class TokenWriter:
         for name, values in stored.items():
             whole = np.zeros((schema.shard, *values.shape[1:]), values.dtype)
             whole[: len(samples)] = values
-            _array(self._group, name, str(self._store.location))[rows] = whole
+            array = _array(self._group, name, str(self._store.location))
+            # zarr reads the shard that it replaces, and fails where that is damaged
+            key = array.metadata.encode_chunk_key((number, *(0 for _ in whole.shape[1:])))
+            self._store.location.delete(f"{name}/{key}")
+            array[rows] = whole
         looks = samples.valid.sum(axis=1)
         longest = int(looks.max(initial=0))
         return Shard(number, len(samples), int((looks >= schema.least).sum()), longest, _checksum(stored))

@@ -12,7 +12,7 @@ from odc.geo.geom import box
 
 from models.indices import BANDS
 from models.tokens import SeriesTokeniser, Tokens
-from storage.cube import DateEntry, create_cube, open_cube, read_state, write_cube
+from storage.cube import DateEntry, create_cube, read_block, read_state, write_cube
 from storage.location import resolve
 from storage.schema import CubeSchema
 from storage.tokens import TokenStore
@@ -87,28 +87,30 @@ def snapshot_of(warehouse: Path, tile: int = 0) -> str:
 def series_in_cube(
     plan: MapPlan, steps: int, *, before: np.datetime64 | None = None
 ) -> dict[tuple[str, int, int], Series]:
-    """Return the newest valid looks at every pixel of the area, from `open_cube` and in plain loops."""
+    """Return the newest valid looks at every pixel of the area, in plain loops."""
     found = {}
     for cube in plan.cubes:
-        opened = open_cube(plan.root / cube.path, cube.snapshot)
         left = round((cube.tile.geobox.affine.c - CORNER[0]) / 10)
         columns = range(max(COLUMNS.start - left, 0), min(COLUMNS.stop - left, 1024))
-        part = opened.isel(y=ROWS, x=slice(columns.start, columns.stop)).load()
-        stored = np.nan_to_num(np.round(part["reflectance"].values * 1e4)).astype(int)
-        days = part["time"].values.astype("datetime64[D]")
+        window = {"y": ROWS, "x": slice(columns.start, columns.stop)}
+        block = read_block(plan.root / cube.path, window, snapshot=cube.snapshot)
+        days = block.times.astype("datetime64[D]")
         for row in range(ROWS.stop - ROWS.start):
             for column in range(len(columns)):
                 looks: Series = [
-                    (int((day - np.datetime64("2000-01-01")).astype(int)), tuple(stored[time, :, row, column].tolist()))
+                    (
+                        int((day - np.datetime64("2000-01-01")).astype(int)),
+                        tuple(block.reflectance[time, :, row, column].tolist()),
+                    )
                     for time, day in enumerate(days)
-                    if part["valid"].values[time, row, column] and (before is None or day < before)
+                    if block.valid[time, row, column] and (before is None or day < before)
                 ]
                 found[cube.path, ROWS.start + row, columns.start + column] = looks[-steps:]
     return found
 
 
 def series_in(tokens: Tokens, bands: tuple[str, ...] = CUBE_BANDS) -> list[Series]:
-    """Return samples as days and stored integers, by the way back of the tokeniser; check padding and target days."""
+    """Return samples as days and stored integers, by the tokeniser's way back; check padding and target days."""
     extra = tokens.values.shape[-1] - len(BANDS)
     own = Tokens(tokens.values[..., : len(BANDS)] if extra else tokens.values, tokens.position, tokens.valid)
     back = SeriesTokeniser(bands).detokenise(own)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
 from models.tokens import ExtraChannel
@@ -127,7 +128,7 @@ def require_distinct(sources: Sequence[ExtraSource]) -> None:
 
 def _open(url: str, name: str, where: str) -> xr.DataArray:
     try:
-        dataset = xr.open_zarr(resolve(url).zarr_store(read_only=True), chunks=None)
+        dataset = xr.open_zarr(resolve(url).zarr_store(read_only=True), chunks=None, consolidated=False)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{where}: not a Zarr store that xarray opens ({error})") from error
     if name not in dataset:
@@ -145,7 +146,8 @@ def _require_grid(array: xr.DataArray, tile: GeoBox, where: str) -> None:
     if found is None or found.crs is None:
         raise ConfigurationError(f"{where}: states no CRS; write one with odc-geo or rioxarray (spatial_ref)")
     if found.crs != tile.crs:
-        raise ConfigurationError(f"{where}: CRS is {found.crs}; the tile's is {tile.crs}: reproject it onto the tile")
+        codes = [CRS(crs).to_epsg() or str(crs) for crs in (found.crs, tile.crs)]
+        raise ConfigurationError(f"{where}: CRS is {codes[0]}; the tile's is {codes[1]}: reproject it onto the tile")
     off = np.abs(np.array([*found.affine[:6]]) - np.array([*tile.affine[:6]])).max()
     if tuple(found.shape) != tuple(tile.shape) or off > _SLACK * abs(tile.affine.a):
         raise ConfigurationError(

@@ -170,6 +170,8 @@ def pack_area(
         Where bands or extra channels are not there as asked, the store was packed in another way, or no series has
         `LEAST_LOOKS` looks.
     """
+    if steps < LEAST_LOOKS:
+        raise ConfigurationError(f"steps {steps}: a series needs {LEAST_LOOKS} looks to be trained on")
     rules = SeriesRules(steps, bands, before, extra)
     request = _request(plan, rules, holdout=holdout, pixels=pixels, seed=seed)
     location = tokens_location(plan.warehouse, name)

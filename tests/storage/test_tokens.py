@@ -192,7 +192,7 @@ def test_a_store_whose_making_was_stopped_is_made_again(place: Location) -> None
 
 
 @pytest.mark.parametrize("name", ["values", "valid"])
-def test_a_damaged_shard_is_not_read(place: Location, name: str) -> None:
+def test_a_damaged_shard_is_not_read_and_can_be_written_again(place: Location, name: str) -> None:
     with write_tokens(place, SCHEMA, REQUEST) as writer:
         writer.write("one", samples(8), {})
     (path,) = [path for path in (Path(str(place)) / name / "c").rglob("*") if path.is_file()]
@@ -202,6 +202,10 @@ def test_a_damaged_shard_is_not_read(place: Location, name: str) -> None:
     store = open_tokens(place)
     with pytest.raises(TokensChanged, match="damaged"):
         store.read(store.shards[0])
+    path.write_bytes(path.read_bytes()[:-9])
+    with write_tokens(place, SCHEMA, REQUEST) as writer:
+        writer.write("one", samples(8, seed=1), {})
+    assert_holds(open_tokens(place), "one", samples(8, seed=1))
 
 
 def test_a_lost_shard_is_not_read_as_blank(place: Location) -> None:
