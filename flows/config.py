@@ -160,7 +160,7 @@ class TokeniseConfig(Settings):
     crs: Crs = None
     resolution: float = 10.0
     name: str = Field(description="of the token store")
-    steps: int = Field(256, ge=2, description="most looks of one series, the newest")
+    steps: int = Field(256, ge=8, description="most looks of one series, the newest")
     pixels: int = Field(100_000, ge=1, description="series, drawn evenly over the area")
     before: date | None = Field(None, description="read nothing of this day or later; by default all")
     bands: tuple[str, ...] | None = Field(None, description="of the cubes; by default all")
