@@ -279,11 +279,20 @@ def test_an_unknown_model_is_named(warehouse: Path) -> None:
         prepare_forecast(request_of(warehouse, model="nobody"))
 
 
+def swap_quantiles(folder: Path) -> None:
+    low, high = folder / "ndvi_q10.tif", folder / "ndvi_q90.tif"
+    low.rename(folder / "kept")
+    high.rename(low)
+    (folder / "kept").rename(high)
+
+
 @pytest.mark.parametrize(
     ("damage", "found"),
     [
         (lambda folder: (folder / "ndvi_q50.tif").write_bytes(b"no raster"), "ndvi_q50.tif: truncated"),
         (lambda folder: (folder / "preview.png").unlink(), "preview.png: missing"),
+        (swap_quantiles, "ndvi_q10.tif: lies above ndvi_q50.tif"),
+        (swap_quantiles, "forecast.zarr/0/ndvi: differs from ndvi_q90.tif"),
         (
             lambda folder: next(
                 p for p in folder.glob("forecast.zarr/0/reflectance/c/**/0") if p.is_file()
