@@ -33,7 +33,7 @@ _RUNS_SHOWN = 10
 def describe_plan(config: IngestConfig) -> dict[str, Any]:
     """Return what an ingest would do for each tile: dates and scenes that are new, skipped or redone, with bytes."""
     prepared = prepare_ingest(to_request(config))
-    tiles = [_describe_tile(job, plan_job(job)) for job in prepared.jobs]
+    tiles = [_describe_tile(job, _asked_for(job, plan_job(job))) for job in prepared.jobs]
     total = sum(tile["bytes"] for tile in tiles)
     lines = [line for tile in tiles for line in tile.pop("lines")]
     lines += [f"rejected  {row.scene}: {row.message}" for row in prepared.rejected]
@@ -152,6 +152,16 @@ def describe_warehouse(url: str) -> dict[str, Any]:
     lines += [f"product  {product}" for product in products]
     lines += [f"run      {run['run']}  {run['states']}" for run in runs]
     return {"cubes": cubes, "models": models, "products": products, "runs": runs, "lines": lines}
+
+
+def _asked_for(job: TileJob, plans: tuple[DatePlan, ...]) -> tuple[DatePlan, ...]:
+    """Leave out dates that stand in the cube and that the search did not ask about."""
+    offered = {scene.id for scene in job.scenes}
+    return tuple(
+        plan
+        for plan in plans
+        if plan.action != "skip" or offered & {*(scene.id for scene in plan.scenes), *plan.superseded}
+    )
 
 
 def _describe_tile(job: TileJob, plans: tuple[DatePlan, ...]) -> dict[str, Any]:

@@ -129,6 +129,13 @@ def test_bands_are_taken_in_any_case_and_with_spaces(archive: Archive, tmp_path:
     assert "2 new" in result.output
 
 
+def test_a_plan_counts_only_the_dates_that_were_asked_for(archive: Archive, tmp_path: Path) -> None:
+    ingest(request_of(archive.catalog, tmp_path / "warehouse", area=read_area(area()), bands=("B04", "B08")))
+    arguments = [*ingest_arguments(archive, tmp_path, "--dry-run"), "--start", "2021-05-04"]
+    result = CliRunner().invoke(app, arguments)
+    assert "0 new, 1 skip, 0 recompute dates, 0.0 MB" in result.output
+
+
 def test_a_catalogue_without_an_answer_says_so(archive: Archive, tmp_path: Path) -> None:
     arguments = [*ingest_arguments(archive, tmp_path, "--dry-run"), "--start", "2021-08-01"]
     result = CliRunner().invoke(app, arguments)
