@@ -1,9 +1,10 @@
 """EarthPT, the default: any-horizon quantile forecasts of cloud-masked, irregular pixel series.
 
 A causal transformer reads the looks of a pixel. A question about a later day is one more step that sees the looks up
-to its origin and nothing else, so that one pass answers any number of days without roll-out. The answer is a weighted mean
-of the pixel's own looks, with weights that attention finds (a learned climatology that knows season, age and haze), plus a
-correction, plus a spread for each quantile (pinball loss, Koenker and Bassett 1978). Where looks stand in time is told
+to its origin and nothing else, so that one pass answers any number of days without roll-out. The answer mixes weighted means
+of the pixel's own looks, with weights that attention finds (a learned climatology that knows season, age and haze), and
+the median of the looks of the season, which haze hardly moves; to that it adds a correction, and a spread for each
+quantile (pinball loss, Koenker and Bassett 1978). Where looks stand in time is told
 by rotary angles made from dates, so that absolute positions are not needed and series may have any length.
 
 The published EarthPT (Smith et al. 2023, arXiv 2309.07207) is in `models/earthpt_published.py`.
@@ -48,7 +49,8 @@ class EarthPTConfig:
     horizon_days : int
         Longest time between origin and target in training.
     band_dropout : float
-        Share of training series that lose bands: half of those keep the four of 10 m, the others a random set.
+        Share of training series that lose bands: of those a sixth keep NDVI alone, half of the others the four bands of 10 m,
+        and the rest a random set.
     """
 
     layers: int = 4
@@ -99,7 +101,7 @@ class EarthPT(nn.Module):
         self.question_in = nn.Sequential(nn.Linear(outputs + 9, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.pointer_query = nn.Linear(width, config.pointers * self._pointer_width)
         self.pointer_key = nn.Linear(width, config.pointers * self._pointer_width)
-        self.gate = nn.Linear(width, outputs * config.pointers)
+        self.gate = nn.Linear(width, outputs * (config.pointers + 1))
         narrow, wide = 8.0, 120.0  # days
         spread = torch.linspace(math.log(narrow), math.log(wide), config.pointers)
         self.season_width = nn.Parameter(spread)
@@ -133,7 +135,7 @@ class EarthPT(nn.Module):
 
     def exercise(self, batch: Tokens, generator: torch.Generator) -> tuple[Tensor, Questions]:
         """Return what a batch asks in training: channels (B, T, 15), some without bands, and questions with answers."""
-        return to_channels(self._drop_bands(batch.values, generator)), self._ask(batch, generator)
+        return self._hide(batch.values, generator), self._ask(batch, generator)
 
     def answer(self, channels: Tensor, day: Tensor, valid: Tensor, questions: Questions) -> Tensor:
         """Return quantiles of every output at every question.
@@ -183,7 +185,7 @@ class EarthPT(nn.Module):
         return self.question_in(torch.cat([seen, _season(questions.day), torch.stack(told, dim=-1)], dim=-1))
 
     def _read_out(self, asked: Tensor, looks: Tensor, known: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
-        """Mix the pixel's own looks by attention, and add correction and spread."""
+        """Mix the pixel's own looks by attention with the season's median, and add correction and spread."""
         allowed, days = where
         batch, count, _ = asked.shape
         heads, steps, outputs = self.config.pointers, looks.shape[1], known.shape[2]
@@ -194,7 +196,9 @@ class EarthPT(nn.Module):
         values = known[:, None].expand(-1, heads, -1, -1)  # (B, P, T, 15)
         nearness = self._nearness(days[:, steps:], days[:, :steps]).masked_fill(~allowed[:, None], -torch.inf)
         means = F.scaled_dot_product_attention(q, k, values, attn_mask=nearness)  # (B, P, K, 15)
-        gate = self.gate(asked).view(batch, count, outputs, heads).softmax(dim=-1)
+        middle = season_median(known, days[:, :steps], days[:, steps:], allowed=allowed)
+        means = torch.cat([means, middle[:, None]], dim=1)  # (B, P + 1, K, 15)
+        gate = self.gate(asked).view(batch, count, outputs, heads + 1).softmax(dim=-1)
         centre = torch.einsum("bpko,bkop->bko", means, gate)
         found = _quantiles(centre, self.head(asked).view(batch, count, outputs, len(QUANTILES)))
         median = found[..., _MEDIAN : _MEDIAN + 1]
@@ -227,15 +231,18 @@ class EarthPT(nn.Module):
         target = torch.minimum(target, number - 1)
         return Questions(origin, day.gather(1, target), target)
 
-    def _drop_bands(self, values: Tensor, generator: torch.Generator) -> Tensor:
-        """Take bands away from some series, as if their sensor or archive had none."""
+    def _hide(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        """Return channels (B, T, 15), some series without bands, as if their sensor or archive had none."""
         batch, _, bands = values.shape
-        draw = torch.rand((batch, bands + 3), generator=generator, device=values.device)
+        draw = torch.rand((batch, bands + 4), generator=generator, device=values.device)
         ten_metres = torch.tensor([band in ("B02", "B03", "B04", "B08") for band in BANDS], device=values.device)
-        some = draw[:, 3:] < 0.3 + 0.7 * draw[:, 2:3]
+        some = draw[:, 4:] < 0.3 + 0.7 * draw[:, 2:3]
         some[:, BANDS.index("B04")] = some[:, BANDS.index("B08")] = True
         kept = torch.where(draw[:, 1:2] < 0.5, ten_metres, some) | (draw[:, :1] >= self.config.band_dropout)
-        return values.masked_fill(~kept[:, None], torch.nan)
+        channels = to_channels(values.masked_fill(~kept[:, None], torch.nan))  # NDVI is always left
+        alone = torch.tensor([name == "ndvi" for name in OUTPUTS], device=values.device)
+        bare = (draw[:, :1] < self.config.band_dropout) & (draw[:, 3:4] < 1 / 6)
+        return channels.masked_fill((bare & ~alone)[:, None], torch.nan)
 
 
 def spread_factors(answer: Tensor, truth: Tensor) -> Tensor:
@@ -254,7 +261,8 @@ def spread_factors(answer: Tensor, truth: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape (C, quantile)
-        Between 0.5 and 3, ascending away from the median; 1 for the median and for outputs that were never seen.
+        Between 1 and 3, ascending away from the median; 1 for the median and for outputs that were never seen. Never less:
+        held-out looks are as clear as those that were trained on, and looks to come may be hazier.
     """
     factors = answer.new_ones(answer.shape[1:])
     for channel in range(answer.shape[1]):
@@ -269,7 +277,7 @@ def spread_factors(answer: Tensor, truth: Tensor) -> Tensor:
             away = (truth[known, channel] - median) / width * (1 if level > 0.5 else -1)
             # torch.quantile takes 16 million values at most
             factors[channel, number] = torch.quantile(away[:: 1 + len(away) // 1_000_000], max(level, 1 - level))
-    factors = factors.clamp(0.5, 3.0)
+    factors = factors.clamp(1.0, 3.0)
     # further quantiles are stretched at least as much, so that they stay in order
     below = factors[:, :_MEDIAN].flip(-1).cummax(dim=-1).values.flip(-1)
     above = factors[:, _MEDIAN + 1 :].cummax(dim=-1).values
@@ -328,6 +336,37 @@ def pinball(answer: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
     each = torch.maximum(level * error, (level - 1) * error).mean(dim=-1)
     weight = answer.new_tensor([1.0] * len(BANDS) + [3.0] + [1.0] * (len(INDICES) - 1)) * known
     return 2 * (each * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def season_median(known: Tensor, seen: Tensor, asked: Tensor, *, allowed: Tensor) -> Tensor:
+    """Return the median of the allowed looks within 30 days of each question's day of the year, whatever the year.
+
+    Where there are none, within 60 days, then of all. It is the floor `models.floors.window_median`, for every question.
+
+    Parameters
+    ----------
+    known : Tensor, shape (B, T, C)
+    seen, asked : Tensor, shape (B, T) and (B, K), days
+    allowed : Tensor of bool, shape (B, K, T)
+        Looks before each question's origin.
+
+    Returns
+    -------
+    Tensor, shape (B, K, C), without gradient; 0 where no look is allowed
+    """
+    with torch.no_grad():
+        apart = (asked[:, :, None] - seen[:, None]).abs() % YEAR_DAYS
+        apart = torch.minimum(apart, YEAR_DAYS - apart)  # (B, K, T)
+        chosen = allowed & (apart <= 30)
+        for days in (60, math.inf):
+            chosen = torch.where(chosen.any(dim=-1, keepdim=True), chosen, allowed & (apart <= days))
+        ordered, place = known.sort(dim=1)  # (B, T, C)
+        counts = chosen.to(known.dtype)[..., None].expand(-1, -1, -1, known.shape[2])
+        upto = counts.gather(2, place[:, None].expand_as(counts)).cumsum(dim=2)  # (B, K, T, C)
+        number, last = upto[:, :, -1:], known.shape[1] - 1
+        low, high = (bound.sum(dim=2).clamp(max=last) for bound in (2 * upto < number, 2 * upto <= number))  # (B, K, C)
+        middle = (ordered.gather(1, low) + ordered.gather(1, high)) / 2
+        return torch.where(number[:, :, 0] > 0, middle, 0.0)
 
 
 def _quantiles(centre: Tensor, raw: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from series_cases import SMALL, answers, lively_model, questions, series
@@ -17,11 +18,13 @@ from models.earthpt import (
     config_of,
     from_channels,
     pinball,
+    season_median,
     spread_factors,
     to_channels,
 )
+from models.floors import window_median
 from models.indices import BANDS
-from models.tokens import Tokens
+from models.tokens import Tokens, to_days
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +133,33 @@ def test_training_questions_lie_after_their_origin_and_within_the_horizon(model:
     assert (ahead <= SMALL.horizon_days + 22).all()  # the next look after the drawn day
 
 
-@pytest.mark.parametrize("band", ["B04", "B08"])
-def test_red_and_near_infrared_are_never_dropped(model: EarthPT, band: str) -> None:
-    batch = series(count=200)
-    kept = model._drop_bands(batch.values, torch.Generator().manual_seed(0))
-    assert not kept[..., BANDS.index(band)].isnan().any()
-    dropped = kept.isnan().any(dim=1).any(dim=1).float().mean()
-    assert 0.3 < dropped < 0.7
+def test_ndvi_is_never_hidden_and_is_all_that_some_series_keep(model: EarthPT) -> None:
+    batch = series(count=400)
+    kept = ~model._hide(batch.values, torch.Generator().manual_seed(0)).isnan().any(dim=1)  # (B, 15)
+    assert kept[:, OUTPUTS.index("ndvi")].all()
+    number = kept[:, : len(BANDS)].sum(dim=1)
+    assert 0.3 < (number < len(BANDS)).float().mean() < 0.7
+    alone = number == 0
+    assert 0.04 < alone.float().mean() < 0.13
+    assert (kept[alone].sum(dim=1) == 1).all()
+    assert (kept[~alone][:, [BANDS.index("B04"), BANDS.index("B08")]]).all()
+
+
+def test_the_median_of_the_season_is_the_floor_of_that_name() -> None:
+    draw = np.random.default_rng(0)
+    dates = np.datetime64("2017-01-01") + np.sort(draw.choice(1400, 60, replace=False))
+    values, valid = draw.random((60, 7)), draw.random((60, 7)) < 0.4
+    valid[:, 0] = False
+    valid[dates.astype("datetime64[M]").astype(int) % 12 < 5, 1] = False  # nothing within 60 days of some targets
+    targets = np.datetime64("2021-01-05") + np.arange(0, 330, 30)
+    expected = window_median(values, valid, dates, targets)
+    found = season_median(
+        torch.from_numpy(values.T[..., None]),
+        to_days(dates).expand(7, -1),
+        to_days(targets).expand(7, -1),
+        allowed=torch.from_numpy(valid.T.copy())[:, None].expand(-1, len(targets), -1),
+    )
+    assert np.allclose(found[..., 0].T, np.nan_to_num(expected))
 
 
 def test_it_learns_a_level_that_differs_from_series_to_series() -> None:
@@ -185,6 +208,13 @@ def test_spread_factors_make_held_out_looks_fall_where_they_should() -> None:
     assert torch.allclose(below, level, atol=0.02)
     assert (stretched.diff(dim=-1) >= 0).all()
     assert (factors[:, 0] > factors[:, -1]).all()
+
+
+def test_held_out_looks_never_make_the_quantiles_narrower() -> None:
+    draw = torch.Generator().manual_seed(2)
+    truth = torch.randn((4_000, 15), generator=draw)
+    wide = 2 * torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(QUANTILES)).expand(*truth.shape, -1)
+    assert (spread_factors(wide, truth) == 1).all()
 
 
 def test_spread_widens_the_answer_and_keeps_its_median() -> None:
