@@ -89,12 +89,22 @@ def simulate(
         str, typer.Option(help="Asset names: earth-search, planetary-computer or mixed.")
     ] = "earth-search",
     reflectance: Annotated[bool, typer.Option(help="Also write the gap-free reflectance.")] = False,
+    west: Annotated[float | None, typer.Option(help="Left edge, metres in EPSG:32630; a multiple of 20.")] = None,
+    south: Annotated[float | None, typer.Option(help="Lower edge, metres in EPSG:32630; a multiple of 20.")] = None,
 ) -> None:
     """Make a Sentinel-2 L2A archive with known truth: COGs, STAC items, labels."""
     from tasks.earth.simulate import SimulateConfig
     from tasks.earth.simulate.whole import make_archive
 
-    config = SimulateConfig(seed=seed, size_km=size_km, years=years, layout=layout, gap_free=reflectance)  # type: ignore[arg-type]
+    place = {name: value for name, value in (("west", west), ("south", south)) if value is not None}
+    config = SimulateConfig(
+        seed=seed,
+        size_km=size_km,
+        years=years,
+        layout=layout,  # type: ignore[arg-type]
+        gap_free=reflectance,
+        **place,
+    )
     with _bars() as bar:
         lines = make_archive(folder, config, on_progress=partial(bar, "simulate", ""))
     _say("\n".join(lines))
