@@ -96,7 +96,7 @@ def simulate(
     from tasks.earth.simulate import SimulateConfig
     from tasks.earth.simulate.whole import make_archive
 
-    place = {name: value for name, value in (("west", west), ("south", south)) if value is not None}
+    place: dict[str, Any] = {name: value for name, value in (("west", west), ("south", south)) if value is not None}
     config = SimulateConfig(
         seed=seed,
         size_km=size_km,
