@@ -10,7 +10,7 @@ from odc.geo.geom import box
 from pystac.validation.local_validator import get_local_schema_cache
 from referencing import Registry, Resource
 
-from storage.cube import DateEntry, create_cube, write_cube
+from storage.cube import DateEntry, create_cube, open_cube, write_cube
 from storage.location import resolve
 from storage.schema import CubeSchema
 from tasks.earth.grid import tiles_of
@@ -60,6 +60,25 @@ def write_looks(
                 time = day.astype("datetime64[us]")
                 here = looks[(number, slice(None), *part)]
                 writer.write(DateEntry(None, time, (y, x), here, scl[(number, *part)], (record,)))
+
+
+def read_looks(
+    warehouse: Path, rows: slice, columns: slice, *, before: np.datetime64
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what `write_looks` wrote before a day, both tiles at once: reflectance (time, band, pixel), valid, dates."""
+    parts = []
+    for tile in tiles_of(area_of_pixels(rows, columns), crs=CRS):
+        cube = open_cube(resolve(warehouse) / tile.path)
+        left = round((tile.geobox.affine.c - CORNER[0]) / 10)
+        here = slice(max(columns.start - left, 0), min(columns.stop - left, TILE))
+        part = cube.isel(y=rows, x=here)
+        parts.append(part.isel(time=part["time"].values < before).load())
+    parts.sort(key=lambda part: float(part["x"][0]))
+    reflectance = np.concatenate([part["reflectance"].values for part in parts], axis=-1)
+    valid = np.concatenate([part["valid"].values for part in parts], axis=-1)
+    times, bands = reflectance.shape[:2]
+    dates = parts[0]["time"].values.astype("datetime64[D]")
+    return reflectance.reshape(times, bands, -1), valid.reshape(times, -1), dates
 
 
 def core_errors(document: dict) -> list[str]:

@@ -50,14 +50,14 @@ def draw_components(
         box = ((_LEFT + width + _GAP) / size[0], bottom / size[1], small[0] / size[0], small[1] / size[1])
         panel = figure.add_axes(box)
         image = draw_plane(panel, plane, geobox, colours="cividis", limits=(-edge, edge))
-        label = f"component {number + 1} ({_COLOURS[number]}), {explained[number]:.0%} of the variance"
-        panel.set_title(label, fontsize=7.5, color=INK, family=FONT, loc="left", pad=3)
+        label = f"component {number + 1} ({_COLOURS[number]}): {100 * explained[number]:.0f} %"
+        panel.set_title(label, fontsize=8, color=INK, family=FONT, loc="left", pad=3)
     left = _LEFT + width + _GAP + small[0] + 0.1
     bar = figure.add_axes((left / size[0], _BOTTOM / size[1], 0.14 / size[0], height / size[1]))
     draw_bar(figure, bar, image, label="standard deviations of the first component")
     write_title(figure, f"{title}: principal components", words[0])
-    grey = "   ·   grey: no clear look" if np.isnan(values).any() else ""
-    figure.text(_LEFT / size[0], 0.2 / size[1], words[1] + grey, fontsize=7, color=MUTED, va="center", family=FONT)
+    notes = "   ·   %: share of the variance" + ("   ·   grey: no clear look" if np.isnan(values).any() else "")
+    figure.text(_LEFT / size[0], 0.2 / size[1], words[1] + notes, fontsize=7, color=MUTED, va="center", family=FONT)
     return to_png(figure)
 
 

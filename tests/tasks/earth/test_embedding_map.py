@@ -14,10 +14,9 @@ import rasterio
 import torch
 import xarray as xr
 import zarr
-from cube_cases import CRS, area_of_pixels, core_errors, write_looks
+from cube_cases import CRS, area_of_pixels, core_errors, read_looks, write_looks
 
 from models.earthpt import EarthPT, EarthPTConfig
-from storage.cube import open_cube
 from storage.location import resolve
 from storage.publish import Receipt
 from tasks.earth.components import Basis
@@ -73,20 +72,8 @@ def opened(receipt: Receipt) -> xr.Dataset:
 
 def by_hand(warehouse: Path, until: np.datetime64 = DAYS[-1]) -> np.ndarray:
     """Return the network's vectors of all pixels of both tiles at once: (feature, y, x)."""
-    tiles = sorted(path for path in (warehouse / "earth" / "utm30n-10m").iterdir() if path.is_dir())
-    parts = []
-    for tile, columns in zip(tiles, (slice(COLUMNS.start, 1024), slice(0, COLUMNS.stop - 1024)), strict=True):
-        cube = open_cube(resolve(tile)).isel(y=ROWS, x=columns)
-        parts.append(cube.isel(time=cube["time"].values < until + np.timedelta64(1, "D")).load())
-    reflectance = np.concatenate([part["reflectance"].values for part in parts], axis=-1)
-    valid = np.concatenate([part["valid"].values for part in parts], axis=-1)
-    times = len(reflectance)
-    found = open_embedder(resolve(warehouse), "tiny").embed(
-        reflectance.reshape(times, len(BANDS), -1),
-        valid.reshape(times, -1),
-        parts[0]["time"].values.astype("datetime64[D]"),
-        bands=BANDS,
-    )
+    looks = read_looks(warehouse, ROWS, COLUMNS, before=until + np.timedelta64(1, "D"))
+    found = open_embedder(resolve(warehouse), "tiny").embed(*looks, bands=BANDS)
     return found.T.reshape(WIDTH, *SHAPE)
 
 

@@ -13,11 +13,9 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-from cube_cases import CRS, area_of_pixels, core_errors, write_looks
+from cube_cases import CRS, area_of_pixels, core_errors, read_looks, write_looks
 
-from storage.cube import open_cube
 from storage.errors import NotFound
-from storage.location import resolve
 from storage.publish import Receipt
 from tasks.earth import regional
 from tasks.earth.forecast_map import ForecastRequest, plan_forecast, prepare_forecast
@@ -97,21 +95,10 @@ def published(warehouse: Path) -> Receipt:
 
 def by_hand(warehouse: Path, bands: tuple[str, ...] = BANDS) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return reflectance and indices from the model itself, all pixels of both tiles at once, unrounded."""
-    tiles = sorted(path for path in (warehouse / "earth" / "utm30n-10m").iterdir() if path.is_dir())
-    parts = []
-    for tile, columns in zip(tiles, (slice(COLUMNS.start, 1024), slice(0, COLUMNS.stop - 1024)), strict=True):
-        cube = open_cube(resolve(tile)).isel(y=ROWS, x=columns).sel(band=list(bands))
-        parts.append(cube.isel(time=cube["time"].values < ORIGIN).load())
-    reflectance = np.concatenate([part["reflectance"].values for part in parts], axis=-1)
-    valid = np.concatenate([part["valid"].values for part in parts], axis=-1)
-    times = len(reflectance)
-    found = WindowForecaster().forecast(
-        reflectance.reshape(times, len(bands), -1),
-        valid.reshape(times, -1),
-        parts[0]["time"].values.astype("datetime64[D]"),
-        np.array(DATES, dtype="datetime64[D]"),
-        bands=bands,
-    )
+    reflectance, valid, dates = read_looks(warehouse, ROWS, COLUMNS, before=ORIGIN)
+    kept = reflectance[:, [BANDS.index(band) for band in bands]]
+    days = np.array(DATES, dtype="datetime64[D]")
+    found = WindowForecaster().forecast(kept, valid, dates, days, bands=bands)
     shaped = {name: values.reshape(*values.shape[:-1], *SHAPE) for name, values in found.indices.items()}
     return found.reflectance.reshape(*found.reflectance.shape[:-1], *SHAPE), shaped
 
