@@ -178,7 +178,7 @@ def pack_area(
     try:
         request["share"] = _kept_share(location) or _share(plan, holdout, pixels)
         packing = _Packing(plan, rules, holdout, request, shard)
-        with write_tokens(location, _schema(plan, rules, shard), request) as writer:
+        with write_tokens(location, schema_of(rules, shard=shard), request) as writer:
             report = packing.run(writer, on_progress)
     except SchemaMismatch as error:
         raise ConfigurationError(str(error)) from error
@@ -230,6 +230,26 @@ def open_source(warehouse: str, name: str) -> StoredTokens:
 def tokens_location(warehouse: str, name: str) -> Location:
     """Return where a token store lies."""
     return resolve(warehouse) / "tokens" / name
+
+
+def schema_of(rules: SeriesRules, *, shard: int = 4096) -> TokenSchema:
+    """Return the structure of a store of series: uint16 as cubes hold them, float32 where there are extra channels."""
+    bands = [TokenChannel(name, "1", HALF_RANGE * 1e-4, HALF_RANGE * 1e-4) for name in BANDS]
+    extra = [
+        TokenChannel(source.channel.name, source.channel.unit, source.channel.scale, source.channel.offset)
+        for source in rules.extra
+    ]
+    day = "days since 2000-01-01"
+    return TokenSchema(
+        rules.steps,
+        (*bands, *extra),
+        (TokenAxis("day", day), TokenAxis("target_day", day)),
+        ("row", "column"),
+        divisor=None if extra else HALF_RANGE,
+        offset=-1.0,
+        shard=shard,
+        least=LEAST_LOOKS,
+    )
 
 
 # --- packing ----------------------------------------------------------------------------------------------------
@@ -443,26 +463,6 @@ def _request(plan: MapPlan, rules: SeriesRules, *, holdout: Holdout | None, pixe
         "pixels": pixels,
         "seed": seed,
     }
-
-
-def _schema(plan: MapPlan, rules: SeriesRules, shard: int) -> TokenSchema:
-    """Return the structure of a store: uint16 as the cubes hold it, float32 where there are extra channels."""
-    bands = [TokenChannel(name, "1", HALF_RANGE * 1e-4, HALF_RANGE * 1e-4) for name in BANDS]
-    extra = [
-        TokenChannel(source.channel.name, source.channel.unit, source.channel.scale, source.channel.offset)
-        for source in rules.extra
-    ]
-    day = "days since 2000-01-01"
-    return TokenSchema(
-        rules.steps,
-        (*bands, *extra),
-        (TokenAxis("day", day), TokenAxis("target_day", day)),
-        ("row", "column"),
-        divisor=None if extra else HALF_RANGE,
-        offset=-1.0,
-        shard=shard,
-        least=LEAST_LOOKS,
-    )
 
 
 def _to_numpy(tokens: Tokens) -> TokenBlock:
