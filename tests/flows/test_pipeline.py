@@ -13,7 +13,8 @@ from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.config import PipelineConfig, UpdateConfig, make_config
+from flows.config import ForecastConfig, PipelineConfig, UpdateConfig, make_config
+from flows.forecast import forecast_area
 from flows.infer import map_canopy
 from flows.ingest import ingest_earth, redrive_ingest
 from flows.pipeline import archive_to_map, update_canopy_map
@@ -111,6 +112,19 @@ def test_runs_show_tables_pictures_and_progress(published: tuple[Path, Any]) -> 
     assert types["accuracy-floor"] == "table"
     assert types["product-canopy"] == "markdown"
     assert any(kind == "progress" for kind in types.values())
+
+
+def test_a_forecast_of_the_same_cubes_is_published_and_shown(published: tuple[Path, Any], archive: Path) -> None:
+    warehouse, _ = published
+    asked = {"warehouse": str(warehouse), "aoi": str(archive / "area.geojson"), "model": "window"}
+    config = make_config(ForecastConfig, asked | {"horizon": 60, "every": 30, "quantiles": [0.1, 0.5, 0.9]})
+    summary = forecast_area(config, return_state=True).result()
+    assert summary.counts["mapped"] > 0
+    assert verify_product(summary.products[0]).ok
+    assert Path(summary.details["map"]).name == "ndvi_q50.tif"
+    assert artifact_types()["product-forecast"] == "markdown"
+    again = forecast_area(config, return_state=True).result()
+    assert again.details["state"] == "present"
 
 
 def test_an_update_without_new_scenes_says_so_and_publishes_nothing(published: tuple[Path, Any], archive: Path) -> None:
