@@ -289,7 +289,7 @@ def train_earthpt(
     teacher: Annotated[str | None, typer.Option(help="Model to learn from, beside the looks.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Wall clock of the training loop.")] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Updates; by default 20,000, or 2,000 from a model, or as minutes allow.")
+        int | None, typer.Option(help="Updates; by default 20,000, or 600 from a model, or as minutes allow.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.")] = None,

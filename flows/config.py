@@ -216,11 +216,9 @@ class TrainEarthPTConfig(Settings):
     teacher: str | None = Field(None, description="model to learn from, beside the looks")
     truth_share: float = Field(0.3, ge=0, le=1, description="with a teacher: weight of the looks themselves")
     series: int = Field(64, ge=1, description="of one batch of each process")
-    looks: int = Field(112, ge=16, description="most looks of one series, the newest")
+    looks: int = Field(128, ge=16, description="most looks of one series, the newest")
     scored: int = Field(256, ge=1, description="held-out series that are scored beside the floors at the end")
-    steps: int | None = Field(
-        None, ge=1, description="updates; by default 20,000, or 2,000 from a model, or by minutes"
-    )
+    steps: int | None = Field(None, ge=1, description="updates; by default 20,000, or 600 from a model, or by minutes")
     minutes: float | None = Field(None, gt=0, description="wall clock of the training loop")
     learning_rate: float | None = Field(None, gt=0, description="by default 1e-3, or 2e-4 from a model")
     warmup_steps: int = Field(100, ge=0)
@@ -235,7 +233,9 @@ class TrainEarthPTConfig(Settings):
     compile: bool = Field(False, description="torch.compile: pays after some minutes")
     parallel: Literal["none", "ddp", "fsdp"] = Field("none", description="under torchrun")
     device: Literal["cpu", "cuda"] | None = Field(None, description="by default a GPU where there is one")
-    checkpoint_every: int = Field(200, ge=1, description="updates; also how often held-out looks are asked")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="updates; also how often held-out looks are asked; by default 200, or 50 from a model"
+    )
     log_every: int = Field(20, ge=1, description="updates of one line in metrics.jsonl")
     seed: int = 0
     fresh: bool = Field(False, description="begin anew where the same was done or begun before")

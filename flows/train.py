@@ -90,7 +90,7 @@ def summarise(trained: TrainedModel) -> Summary:
 def to_earthpt_request(config: TrainEarthPTConfig) -> EarthPTRequest:
     """Return what the task needs, from what the user wrote."""
     start = config.starts_from
-    steps = config.steps or (ENDLESS if config.minutes else 2_000 if start else 20_000)
+    steps = config.steps or (ENDLESS if config.minutes else 600 if start else 20_000)
     return EarthPTRequest(
         warehouse=resolve(config.warehouse).url,
         name=config.name,
@@ -105,7 +105,7 @@ def to_earthpt_request(config: TrainEarthPTConfig) -> EarthPTRequest:
             precision=config.precision,
             compile=config.compile,
             parallel=config.parallel,
-            checkpoint_every=config.checkpoint_every,
+            checkpoint_every=config.checkpoint_every or (50 if start else 200),
             log_every=config.log_every,
             minutes=config.minutes,
             seed=config.seed,

@@ -47,6 +47,8 @@ from tasks.earth.training_run import (
 from tasks.errors import ConfigurationError
 
 KIND = "earthpt"
+BLENDS = (0.25, 0.5, 0.75)
+"""Shares of the way from the first weights to the last at which held-out looks are asked once more."""
 _STUDENT = "student."
 _BUSY_S = 5.0
 """How long another process may still hold the run."""
@@ -264,6 +266,7 @@ class _Training:
         self.chooses = self.held is not None and self.held.name == AREA
         self.sums, self.selection = Sums(), _Selection()
         self.notes: list[str] = []
+        self.blend: tuple[float, float] | None = None
         self.spent: Cost | None = None
         self.meter = Meter(gpus=int(crew.device.type == "cuda"))
         self.over = False
@@ -380,8 +383,7 @@ class _Training:
 
     def finish(self, root: Location, start: LoadedNetwork | None, teacher: LoadedNetwork | None) -> TrainedEarthPT:
         """Choose the weights, calibrate, score and save them; close the run."""
-        weights = self.selection.weights if self.chooses else _student(self.state.weights)
-        model = self._model_of(weights).to("cpu").eval()
+        model = self._model_of(self._weights(start)).to("cpu").eval()
         for held in reversed(self.data.held_out):
             held.calibrate(model)
         metrics = {"held_out": self._scores(model), "held_out_loss": [list(found) for found in self.selection.losses]}
@@ -406,9 +408,30 @@ class _Training:
             reference, self.run.id, metrics, training, str(self.run.location / CURVE), (*self.notes, self._chosen())
         )
 
+    def _weights(self, start: LoadedNetwork | None) -> Mapping[str, Tensor]:
+        """Return the weights to save: those that held-out looks like most, or those on the way to the last ones.
+
+        Between the weights it began with and the last ones often lie better ones than either, for the place and for
+        others (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903).
+        """
+        last = _student(self.state.weights)
+        if not self.chooses:
+            return last
+        assert self.held is not None
+        weights, lowest = self.selection.weights, self.selection.best[1]
+        for share in BLENDS if start is not None else ():
+            between = blended(start.model.state_dict(), last, share)
+            loss = self.held.loss(self._model_of(between))
+            if loss < lowest:
+                weights, lowest, self.blend = between, loss, (share, loss)
+        return weights
+
     def _scores(self, model: EarthPT) -> dict[str, Any]:
         forecaster = EarthPTForecaster(model, ModelReference(self.request.name, "", "", ""))
-        found = {held.name: score(held, asking(forecaster), QUANTILES, pixels=self.request.data.scored) for held in self.data.held_out}
+        found = {
+            held.name: score(held, asking(forecaster), QUANTILES, pixels=self.request.data.scored)
+            for held in self.data.held_out
+        }
         return {name: scores for name, scores in found.items() if scores is not None}
 
     def _summary(self, start: LoadedNetwork | None, teacher: LoadedNetwork | None) -> dict[str, Any]:
@@ -454,6 +477,12 @@ class _Training:
         if not self.chooses:
             return f"weights: the average at the end; loss on generated series never seen {last:.4f}, at the start {first:.4f}"
         day = str(to_dates(torch.tensor(self.held.since)))
+        if self.blend is not None:
+            share, lowest = self.blend
+            return (
+                f"weights: {share:.0%} of the way from the first to the last, which has the lowest loss on the looks held out "
+                f"from {day} on: {lowest:.4f}, at the start {first:.4f}, at the end {last:.4f}"
+            )
         if step == 0:
             return (
                 f"training did not lower the loss on the looks held out from {day} on ({first:.4f} at the start, {last:.4f} "
@@ -463,6 +492,11 @@ class _Training:
             f"weights: the average at update {step:,} of {self.state.step:,}, which has the lowest loss on the looks held "
             f"out from {day} on: {loss:.4f}, at the start {first:.4f}, at the end {last:.4f}"
         )
+
+
+def blended(first: Mapping[str, Tensor], last: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Return weights at a share of the way from the first to the last."""
+    return {name: torch.lerp(tensor, last[name].to(tensor), share) for name, tensor in first.items()}
 
 
 def _student(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -91,7 +91,7 @@ class DataChoice:
     area: AreaChoice | None = None
     prior_share: float = 1.0
     series: int = 64
-    looks: int = 112
+    looks: int = 128
     scored: int = 256
     seed: int = 0
 

@@ -46,7 +46,7 @@ def test_without_an_area_everything_is_generated_and_drawn_anew() -> None:
 def test_with_an_area_the_shipped_model_is_tuned_gently() -> None:
     request = request_of(aoi=AOI, until="2018-12-31", holdout_blocks="5:0:20")
     assert request.start == "earthpt-small"
-    assert (request.train.steps, request.train.learning_rate) == (2_000, 2e-4)
+    assert (request.train.steps, request.train.learning_rate) == (600, 2e-4)
     assert request.data.prior_share == 0.5
     assert request.data.area.until == "2018-12-31"
     assert (request.data.area.holdout.folds, request.data.area.holdout.fold) == (5, 0)

@@ -13,7 +13,9 @@ from training_cases import PRIOR, TRAIN, area_choice, request_of, write_season
 
 from models.earthpt import EarthPT, EarthPTConfig
 from storage.location import resolve
-from tasks.earth.earthpt_training import TrainedEarthPT, train_earthpt
+from tasks.earth import earthpt_training
+from tasks.earth.earthpt_training import TrainedEarthPT, blended, train_earthpt
+from tasks.earth.held_out import HeldOut
 from tasks.earth.model_files import load_network
 from tasks.earth.training_run import METRICS
 from tasks.errors import ConfigurationError
@@ -102,7 +104,10 @@ def test_another_seed_is_another_training(warehouse: Path) -> None:
     assert other.reference.version != train_earthpt(request_of(warehouse)).reference.version
 
 
-def test_fine_tuning_keeps_the_best_of_what_held_out_looks_say(warehouse: Path) -> None:
+def test_fine_tuning_keeps_the_best_of_what_held_out_looks_say(
+    warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(earthpt_training, "BLENDS", ())
     data = replace(PRIOR, area=area_choice(), prior_share=0.25, series=16)
     trained = train_earthpt(request_of(warehouse, name="fine", data=data, model=None, start="tiny"))
     losses = trained.metrics["held_out_loss"]
@@ -117,6 +122,22 @@ def test_fine_tuning_keeps_the_best_of_what_held_out_looks_say(warehouse: Path) 
     assert "from 2016-01-04 to 2018-02-22" in facts
     assert "25% of the batches: series generated" in facts
     assert set(trained.metrics["held_out"]) == {"area", "prior"}
+
+
+def test_weights_on_the_way_are_taken_where_held_out_looks_like_them_more(
+    warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = replace(PRIOR, area=area_choice(), prior_share=0.0, series=16)
+    said = iter([1.0, 0.9, 0.8, 0.7, 0.69, 0.6, 0.65])  # at the start, three checkpoints, three shares of the way
+    monkeypatch.setattr(HeldOut, "loss", lambda held, model: next(said))
+    trained = train_earthpt(request_of(warehouse, name="between", data=data, model=None, start="tiny"))
+    assert "50% of the way from the first to the last" in trained.training["selection"]
+    assert "0.6000, at the start 1.0000, at the end 0.7000" in trained.training["selection"]
+
+
+def test_weights_are_mixed_in_shares() -> None:
+    first, last = {"w": torch.tensor([0.0, 4.0])}, {"w": torch.tensor([2.0, 0.0])}
+    assert blended(first, last, 0.25)["w"].tolist() == [0.5, 3.0]
 
 
 @pytest.mark.slow
