@@ -42,8 +42,8 @@ from storage.errors import NotFound
 from storage.location import resolve
 from tasks.earth.canopy_map import MapRequest
 from tasks.earth.classifier_files import save_classifier
-from tasks.earth.verify import verify_product
 from tasks.earth.request import IngestRequest
+from tasks.earth.verify import verify_product
 
 CORE = Path(__file__).parent / "core.py"
 START_S = 120.0
