@@ -206,8 +206,9 @@ class TrainEarthPTConfig(Settings):
     pixels: int = Field(20_000, ge=1, description="real series, drawn evenly over the area")
     held_out_days: int = Field(180, ge=0, description="last days up to `until` that choose the weights, not trained on")
     held_out_pixels: int = Field(1024, ge=1, description="series asked about those days")
-    shift_days: int = Field(8, ge=0, description="largest shift in time of a real series each time it is drawn")
+    shift_days: int = Field(20, ge=0, description="largest shift in time of a real series each time it is drawn")
     gain: float = Field(0.08, ge=0, description="spread of the logarithm of each band's gain, likewise")
+    left_out: float = Field(0.25, ge=0, lt=1, description="share of a real series' looks that are taken away, likewise")
     prior_share: float | None = Field(None, ge=0, le=1, description="of the batches; by default half, without aoi all")
     start_from: str | None = Field(
         None, description=f"model to begin with, or none; by default {SHIPPED_EARTHPT} where there is an aoi"

@@ -141,7 +141,7 @@ def _area_choice(config: TrainEarthPTConfig) -> AreaChoice:
         pixels=config.pixels,
         held_out_days=config.held_out_days,
         held_out_pixels=config.held_out_pixels,
-        augmentation=Augmentation(config.shift_days, config.gain),
+        augmentation=Augmentation(config.shift_days, config.gain, config.left_out),
     )
 
 

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from models.indices import BANDS
-from models.tokens import Tokens, compact, pad
+from models.tokens import Tokens, compact, next_days, pad
 from models.training import Batches
 
 _BLOCK = 64
+_FEWEST = 8
 _UNIT = 2**32
 
 
@@ -68,14 +69,17 @@ class Augmentation:
         Largest shift of a series in time.
     gain : float
         Spread of the logarithm of each band's gain.
+    left_out : float
+        Share of the looks that are taken away; series that would keep fewer than eight stay whole.
     """
 
-    shift_days: int = 8
+    shift_days: int = 20
     gain: float = 0.08
+    left_out: float = 0.25
 
 
 def augment(tokens: Tokens, augmentation: Augmentation, rng: np.random.Generator) -> Tokens:
-    """Return series shifted in time by whole days, and brightened or darkened band by band.
+    """Return series shifted in time by whole days, brightened or darkened band by band, without some of their looks.
 
     Parameters
     ----------
@@ -93,7 +97,16 @@ def augment(tokens: Tokens, augmentation: Augmentation, rng: np.random.Generator
     values = tokens.values.clone()
     # x = 20 r - 1 of reflectance r
     values[..., :bands] = (values[..., :bands] + 1) * gain - 1
-    return Tokens(values, tokens.position + shift, tokens.valid)
+    changed = Tokens(values, tokens.position + shift, tokens.valid)
+    return _leave_out(changed, augmentation.left_out, rng) if augmentation.left_out else changed
+
+
+def _leave_out(tokens: Tokens, share: float, rng: np.random.Generator) -> Tokens:
+    """Return series without a share of their valid looks; the others stand first, and know the next one's day."""
+    kept = tokens.valid & torch.from_numpy(rng.random(tokens.valid.shape) >= share)
+    kept = torch.where(kept.sum(dim=1, keepdim=True) >= _FEWEST, kept, tokens.valid)
+    day = tokens.position[..., 0]
+    return compact(Tokens(tokens.values, torch.stack([day, next_days(day, kept)], dim=-1), kept))
 
 
 class ShuffledTokens:

@@ -419,7 +419,9 @@ class _Training:
             return last
         assert self.held is not None
         weights, lowest = self.selection.weights, self.selection.best[1]
-        for share in BLENDS if start is not None else ():
+        if start is None:
+            return weights
+        for share in BLENDS:
             between = blended(start.model.state_dict(), last, share)
             loss = self.held.loss(self._model_of(between))
             if loss < lowest:

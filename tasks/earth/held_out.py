@@ -160,7 +160,7 @@ def _cases(held: HeldOut, pixels: int) -> Iterator[tuple[Tokens, ScoringRule]]:
         for row in range(len(some)):
             one = compact(_rows(some, slice(row, row + 1)))
             days = one.position[0, :, 0]
-            (origin,) = to_dates((days[:1] + (days[-1:] - days[:1]) * 2 / 3))
+            (origin,) = to_dates(days[:1] + (days[-1:] - days[:1]) * 2 / 3)
             yield one, ScoringRule((origin,), _HORIZON_DAYS)
         return
     last = float(some.position[..., 0][some.valid].max())

@@ -180,7 +180,7 @@ def looks(count: int = 5, steps: int = 7) -> Tokens:
 
 def test_augmentation_shifts_a_series_as_a_whole_and_scales_each_band() -> None:
     tokens = looks()
-    changed = augment(tokens, Augmentation(shift_days=30, gain=0.1), np.random.default_rng(0))
+    changed = augment(tokens, Augmentation(shift_days=30, gain=0.1, left_out=0.0), np.random.default_rng(0))
     shift = changed.position - tokens.position
     assert torch.equal(shift, shift[:, :1, :1].expand_as(shift))
     assert shift[:, 0, 0].abs().max() <= 30
@@ -197,26 +197,41 @@ def test_augmentation_leaves_its_input_and_what_was_not_seen() -> None:
     tokens = looks()
     tokens.values[:, 2, 4] = torch.nan
     before = tokens.values.clone()
-    changed = augment(tokens, Augmentation(), np.random.default_rng(0))
+    changed = augment(tokens, Augmentation(left_out=0.0), np.random.default_rng(0))
     assert torch.equal(changed.values.isnan(), before.isnan())
     assert torch.equal(tokens.values.nan_to_num(-9), before.nan_to_num(-9))
 
 
 def test_no_augmentation_changes_nothing() -> None:
     tokens = looks()
-    changed = augment(tokens, Augmentation(0, 0.0), np.random.default_rng(0))
+    changed = augment(tokens, Augmentation(0, 0.0, 0.0), np.random.default_rng(0))
     torch.testing.assert_close(changed.values, tokens.values, rtol=0, atol=3e-7, equal_nan=True)
     assert torch.equal(changed.position, tokens.position)
 
 
 def test_one_gain_for_all_bands_would_leave_ndvi_and_these_gains_do_not() -> None:
     tokens = looks()
-    changed = augment(tokens, Augmentation(0, 0.2), np.random.default_rng(1))
+    changed = augment(tokens, Augmentation(0, 0.2, 0.0), np.random.default_rng(1))
 
     def ndvi(found: Tokens) -> torch.Tensor:
         return compute("ndvi", dict(zip(BANDS, to_reflectance(found.values[..., :10]).unbind(-1), strict=True)))
 
     assert (ndvi(changed) - ndvi(tokens)).abs().max() > 0.02
+
+
+def test_looks_are_left_out_one_by_one_and_short_series_stay_whole() -> None:
+    tokens = looks(400, steps=40)
+    tokens.valid[:20] = False
+    tokens.valid[:20, :5] = True
+    changed = augment(tokens, Augmentation(0, 0.0, 0.5), np.random.default_rng(3))
+    before, after = tokens.valid.sum(dim=1), changed.valid.sum(dim=1)
+    assert torch.equal(after[:20], before[:20])
+    assert after[20:].sum() / before[20:].sum() == pytest.approx(0.5, abs=0.1)
+    assert after.min() >= 5
+    for row in range(20, 60):
+        days = changed.position[row, : after[row]]
+        assert set(days[:, 0].tolist()) <= set(tokens.position[row, tokens.valid[row], 0].tolist())
+        assert torch.equal(days[:-1, 1], days[1:, 0])
 
 
 def test_an_augmented_batch_is_that_of_its_position() -> None:
