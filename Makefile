@@ -5,6 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PORT   ?= 4200
 WAREHOUSE ?= ./warehouse
+WEIGHTS ?= ./weights
+SITES  := -0.997,52.204,-0.509,52.237
 
 # What the user's shell holds must not steer a run: a stale PREFECT_API_URL points at a server that is not there.
 unexport $(filter PREFECT_%,$(.VARIABLES))
@@ -13,7 +15,7 @@ unexport PIP_TARGET PIP_PREFIX PIP_USER PIP_ROOT PIP_REQUIRE_VIRTUALENV PIP_CONS
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow chaos lint format up bench clean distclean
+.PHONY: help run test slow chaos lint format up bench weights clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -36,6 +38,21 @@ chaos: $(VENV)/.for-test ## kill ingest and map again and again, and compare wit
 
 bench: $(VENV)/.for-test ## time the steps; the tables are in docs/performance.md
 	@$(BIN)/python -m pytest -q -s benchmarks -m "" --benchmark-enable --timeout=3600 $(ARGS)
+
+weights: $(VENV)/.for-run ## train the weights that are shipped anew (hours on a CPU; goes on where it was stopped)
+	@set -e; for n in 0 1 2 3; do \
+	    test -e $(WEIGHTS)/archive-$$n/catalog.json || $(BIN)/canopus simulate $(WEIGHTS)/archive-$$n --seed $$((101 + n)) \
+	        --size-km 2.5 --years 4 --west $$((636880 + 10240 * n)) --south 5786740; \
+	    $(BIN)/canopus ingest --catalog $(WEIGHTS)/archive-$$n/catalog.json --aoi $(WEIGHTS)/archive-$$n/area.geojson \
+	        --start 2020-01-01 --end 2030-01-01 --warehouse $(WEIGHTS)/warehouse; \
+	done
+	@$(BIN)/canopus train earthpt --config flows/configs/pretrain_earthpt.yaml --warehouse $(WEIGHTS)/warehouse
+	@$(BIN)/canopus train earthpt --name earthpt-small --start-from earthpt-prior --aoi=$(SITES) --pixels 40000 \
+	    --prior-share 0.7 --steps 2000 --warehouse $(WEIGHTS)/warehouse
+	@$(BIN)/canopus train earthpt --config flows/configs/distil_earthpt.yaml --aoi=$(SITES) --pixels 40000 \
+	    --prior-share 0.8 --warehouse $(WEIGHTS)/warehouse
+	@for name in earthpt-small earthpt-distilled; do \
+	    $(BIN)/canopus export $$name --layout canopus --out $(WEIGHTS)/$$name --warehouse $(WEIGHTS)/warehouse || exit 1; done
 
 lint: $(VENV)/.for-test ## ruff, mypy, codespell
 	@$(BIN)/ruff check .
