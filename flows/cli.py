@@ -62,7 +62,7 @@ ClassField = Annotated[str, typer.Option(help="Polygons: attribute that holds th
 Values = Annotated[
     list[str] | None, typer.Option(help="Value in the file = class, e.g. --value Conifer=conifer; may be repeated.")
 ]
-AtLeast = Annotated[float | None, typer.Option(help="Raster: values from here on are the last class.")]
+LowestValue = Annotated[float | None, typer.Option(help="Raster: values from here on are the last class.")]
 Outside = Annotated[str, typer.Option(help="What lies outside every polygon: none or ignore.")]
 Margin = Annotated[int, typer.Option(help="Pixels left out on either side of a boundary.")]
 Dask = Annotated[str | None, typer.Option(help="Dask scheduler address, or local:N; by default threads.")]
@@ -205,7 +205,7 @@ def train_floor(
     class_field: ClassField = "class",
     classes: Annotated[str, typer.Option(help="canopy (none, broadleaved, conifer) or canopy-or-not.")] = "canopy",
     value: Values = None,
-    at_least: AtLeast = None,
+    at_least: LowestValue = None,
     outside: Outside = "none",
     margin: Margin = 1,
     until: Until = None,
@@ -383,7 +383,7 @@ def map_command(
 
 
 @app.command(
-    epilog="Example: canopus forecast --aoi area.geojson --model earthpt --horizon 150 --every 30 --out-index ndvi,nbr"
+    epilog="Example: canopus forecast --aoi area.geojson --model earthpt-small --horizon 150 --every 30 --out-index ndvi,nbr"
 )
 def forecast(
     *,
@@ -444,7 +444,7 @@ def forecast(
     _finish(summary, as_json=as_json)
 
 
-@app.command(epilog="Example: canopus embed --aoi area.geojson --model earthpt --until 2023-12-31")
+@app.command(epilog="Example: canopus embed --aoi area.geojson --model earthpt-small --until 2023-12-31")
 def embed(
     *,
     aoi: Area,
@@ -568,7 +568,7 @@ def evaluate_map(
     ] = None,
     class_field: ClassField = "class",
     value: Values = None,
-    at_least: AtLeast = None,
+    at_least: LowestValue = None,
     outside: Outside = "none",
     margin: Margin = 0,
     sample: Annotated[
@@ -587,7 +587,7 @@ def evaluate_map(
 
 @evaluate.command(
     "forecast",
-    epilog="Example: canopus evaluate forecast --model earthpt --warehouse ./warehouse --aoi area.geojson "
+    epilog="Example: canopus evaluate forecast --model earthpt-small --warehouse ./warehouse --aoi area.geojson "
     "--origins 2019-01-01:2019-07-01:MS --horizon 150",
 )
 def evaluate_forecast(
