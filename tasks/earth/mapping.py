@@ -164,14 +164,16 @@ def plan_map(
     """
     root = resolve(warehouse)
     found: list[tuple[CubePart, CubeState]] = []
-    for tile in tiles_of(area, crs=crs, resolution=resolution):
+    tiles = tiles_of(area, crs=crs, resolution=resolution)
+    for tile in tiles:
         try:
             state = read_state(root / tile.path)
         except NotFound:
             continue
         found.append((CubePart(tile, state.snapshot), state))
     if not found:
-        raise ConfigurationError(f"{root}: no cube {_of_grid(root, crs)} holds any of the area; {_other_grids(root)}")
+        others = _other_grids(root, {tile.path.split("/")[1] for tile in tiles})
+        raise ConfigurationError(f"{root}: no cube {_of_grid(crs)} holds any of the area; {others}")
     bands = {state.schema.bands for _, state in found}
     if len(bands) > 1:
         raise ConfigurationError(f"{root}: the area's cubes hold different bands {sorted(bands)}")
@@ -181,12 +183,12 @@ def plan_map(
     return MapPlan(warehouse, tuple(cubes), staging, product, area, bands.pop(), until, allow_unmasked)
 
 
-def _of_grid(root: Location, crs: str | None) -> str:
+def _of_grid(crs: str | None) -> str:
     return "of a UTM zone" if crs is None else f"in {crs}"
 
 
-def _other_grids(root: Location) -> str:
-    grids = (root / "earth").list_folders()
+def _other_grids(root: Location, asked: set[str]) -> str:
+    grids = [name for name in (root / "earth").list_folders() if name not in asked]
     listed = f"there are cubes of {', '.join(grids)}: name their grid with --crs, or " if grids else ""
     return f"{listed}run `canopus ingest` for it first"
 
