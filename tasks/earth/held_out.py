@@ -82,7 +82,7 @@ class HeldOut:
         return float(pinball(self.answers(model), self.truth, self.counts))
 
     def calibrate(self, model: EarthPT) -> None:
-        """Widen or narrow a model's quantiles, so that each holds its share of these looks."""
+        """Widen a model's quantiles, so that each holds its share of these looks; where it holds more, it stays."""
         factors = spread_factors(self.answers(model)[self.counts], self.truth[self.counts])
         spread = model.get_buffer("spread")
         spread.mul_(factors.to(spread))
