@@ -158,7 +158,7 @@ def ingest(
         "time_limit_s": time_limit,
         "dask": dask,
     }
-    config = make_config(IngestConfig, {name: value for name, value in given.items() if value is not None})
+    config = make_config(IngestConfig, _stated(given))
     if dry_run:
         from flows.plan import describe_plan
 
@@ -167,9 +167,7 @@ def ingest(
     configure_prefect(warehouse)
     from flows.ingest import ingest_earth
 
-    with _bars():
-        summary = _run(lambda: ingest_earth(config, return_state=True))
-    _finish(summary, as_json=as_json)
+    _follow(ingest_earth, config, as_json=as_json)
 
 
 @app.command(epilog="Example: canopus redrive latest --warehouse ./warehouse")
@@ -189,9 +187,7 @@ def redrive(
     configure_prefect(warehouse)
     from flows.ingest import redrive_ingest
 
-    with _bars():
-        summary = _run(lambda: redrive_ingest(warehouse, found, dask, return_state=True))
-    _finish(summary, as_json=as_json)
+    _follow(redrive_ingest, warehouse, found, dask, as_json=as_json)
 
 
 @train.command(
@@ -245,13 +241,11 @@ def train_floor(
         "block": block,
         "seed": seed,
     }
-    config = make_config(TrainFloorConfig, {key: item for key, item in given.items() if item is not None})
+    config = make_config(TrainFloorConfig, _stated(given))
     configure_prefect(warehouse)
     from flows.train import train_floor_model
 
-    with _bars():
-        summary = _run(lambda: train_floor_model(config, return_state=True))
-    _finish(summary, as_json=as_json)
+    _follow(train_floor_model, config, as_json=as_json)
 
 
 @train.command(
@@ -321,7 +315,7 @@ def train_earthpt(
         "parallel": parallel,
         "fresh": fresh or None,
     }
-    options = {key: item for key, item in given.items() if item is not None}
+    options = _stated(given)
     settings = (
         load_config(config, TrainEarthPTConfig, **options) if config else make_config(TrainEarthPTConfig, options)
     )
@@ -331,9 +325,7 @@ def train_earthpt(
     if follows():
         follow_earthpt(settings)
         return
-    with _bars():
-        summary = _run(lambda: train_earthpt_model(settings, return_state=True))
-    _finish(summary, as_json=as_json)
+    _follow(train_earthpt_model, settings, as_json=as_json)
 
 
 @app.command("map", epilog="Example: canopus map --aoi area.geojson --model floor --until 2023-12-31")
@@ -368,7 +360,7 @@ def map_command(
         "crs": crs,
         "dask": dask,
     }
-    config = make_config(MapConfig, {key: item for key, item in given.items() if item is not None})
+    config = make_config(MapConfig, _stated(given))
     if dry_run:
         from flows.plan import describe_map
 
@@ -377,9 +369,7 @@ def map_command(
     configure_prefect(warehouse)
     from flows.infer import map_canopy
 
-    with _bars():
-        summary = _run(lambda: map_canopy(config, return_state=True))
-    _finish(summary, as_json=as_json)
+    _follow(map_canopy, config, as_json=as_json)
 
 
 @app.command(
@@ -430,7 +420,7 @@ def forecast(
         "crs": crs,
         "dask": dask,
     }
-    config = make_config(ForecastConfig, {key: item for key, item in given.items() if item is not None})
+    config = make_config(ForecastConfig, _stated(given))
     if dry_run:
         from flows.plan import describe_forecast
 
@@ -439,9 +429,7 @@ def forecast(
     configure_prefect(warehouse)
     from flows.forecast import forecast_area
 
-    with _bars():
-        summary = _run(lambda: forecast_area(config, return_state=True))
-    _finish(summary, as_json=as_json)
+    _follow(forecast_area, config, as_json=as_json)
 
 
 @app.command(epilog="Example: canopus embed --aoi area.geojson --model earthpt-small --until 2023-12-31")
@@ -479,13 +467,11 @@ def embed(
         "crs": crs,
         "dask": dask,
     }
-    config = make_config(EmbedConfig, {key: item for key, item in given.items() if item is not None})
+    config = make_config(EmbedConfig, _stated(given))
     configure_prefect(warehouse)
     from flows.embed import embed_area
 
-    with _bars():
-        summary = _run(lambda: embed_area(config, return_state=True))
-    _finish(summary, as_json=as_json)
+    _follow(embed_area, config, as_json=as_json)
 
 
 @app.command(epilog="Example: canopus run (the embedded default), or canopus run my-county.yaml")
@@ -508,9 +494,7 @@ def run(
     configure_prefect(settings.map.warehouse)
     from flows.pipeline import archive_to_map
 
-    with _bars():
-        summary = _run(lambda: archive_to_map(settings, return_state=True))
-    _finish(summary, as_json=as_json)
+    _follow(archive_to_map, settings, as_json=as_json)
 
 
 @app.command(epilog="Example: canopus plan my-county.yaml")
@@ -632,14 +616,13 @@ def evaluate_forecast(
         "out": out,
         "dask": dask,
     }
-    config = make_config(EvaluateForecastConfig, {key: item for key, item in given.items() if item is not None})
+    config = make_config(EvaluateForecastConfig, _stated(given))
     configure_prefect(warehouse)
     from flows.evaluate import evaluate_forecast as flow
     from tasks.earth.forecast_tables import describe_report
 
     with _bars():
-        state: Any = flow(config, return_state=True)
-        report = state.result(raise_on_failure=True)
+        report = _run(flow, config)
     _say(json.dumps(report) if as_json else describe_report(report))
 
 
@@ -738,21 +721,28 @@ def _main_job(config: Path | None, warehouse: str | None) -> PipelineConfig:
     return settings if warehouse is None else with_warehouse(settings, warehouse)
 
 
-def _run(flow: Callable[[], Any]) -> Summary:
-    from flows.runtime import keep_tracebacks_off_the_console
-
-    keep_tracebacks_off_the_console()
-    state = flow()
-    summary: Summary = state.result(raise_on_failure=True)
-    return summary
+def _stated(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that the user stated, or that have a value by themselves."""
+    return {name: value for name, value in given.items() if value is not None}
 
 
-def _finish(summary: Summary, *, as_json: bool) -> NoReturn:
+def _follow(flow: Callable[..., Any], *settings: Any, as_json: bool) -> NoReturn:
+    """Run a flow with bars, print what it did, and end with its exit status."""
+    with _bars():
+        summary: Summary = _run(flow, *settings)
     if as_json:
         _say(json.dumps(asdict(summary), default=str))
     else:
         _say(_in_words(summary))
     raise typer.Exit(summary.exit_status)
+
+
+def _run(flow: Callable[..., Any], *settings: Any) -> Any:
+    """Run a flow, and return what it gives."""
+    from flows.runtime import keep_tracebacks_off_the_console
+
+    keep_tracebacks_off_the_console()
+    return flow(*settings, return_state=True).result(raise_on_failure=True)
 
 
 def _in_words(summary: Summary) -> str:

@@ -123,17 +123,22 @@ class LabelSettings(Settings):
     margin: int = Field(1, ge=0, description="pixels left out on either side of a class boundary")
 
 
-class TrainFloorConfig(Settings):
-    """Train the floor: temporal statistics and a forest."""
+class AreaSettings(Settings):
+    """Base of what reads the cubes of an area."""
 
     warehouse: Warehouse = "./warehouse"
     aoi: Area
     crs: Crs = None
     resolution: float = 10.0
+    allow_unmasked: AllowUnmasked = False
+
+
+class TrainFloorConfig(AreaSettings):
+    """Train the floor: temporal statistics and a forest."""
+
     labels: LabelSettings
     classes: tuple[ClassSettings, ...] = CANOPY
     until: date | None = Field(None, description="use looks up to this day; by default all")
-    allow_unmasked: AllowUnmasked = False
     name: str = "floor"
     trees: int = Field(100, ge=1)
     folds: int = Field(5, ge=2)
@@ -152,13 +157,9 @@ class ExtraSettings(Settings):
     tolerance_days: float | None = Field(None, ge=0, description="with a time dimension: how old a value may be")
 
 
-class TokeniseConfig(Settings):
+class TokeniseConfig(AreaSettings):
     """Pack pixel series of an area into a token store, or bring it up to date."""
 
-    warehouse: Warehouse = "./warehouse"
-    aoi: Area
-    crs: Crs = None
-    resolution: float = 10.0
     name: str = Field(description="of the token store")
     steps: int = Field(256, ge=8, description="most looks of one series, the newest")
     pixels: int = Field(100_000, ge=1, description="series, drawn evenly over the area")
@@ -166,7 +167,6 @@ class TokeniseConfig(Settings):
     bands: tuple[str, ...] | None = Field(None, description="of the cubes; by default all")
     extra: tuple[ExtraSettings, ...] = ()
     holdout_blocks: str | None = Field(None, description="FOLDS:FOLD[:BLOCK]: leave the blocks of one fold out")
-    allow_unmasked: AllowUnmasked = False
     seed: int = 0
 
 
@@ -268,28 +268,19 @@ class TrainEarthPTConfig(Settings):
         return self
 
 
-class MapConfig(Settings):
+class MapConfig(AreaSettings):
     """Publish a map of an area from a trained model."""
 
-    warehouse: Warehouse = "./warehouse"
-    aoi: Area
-    crs: Crs = None
-    resolution: float = 10.0
     model: str = Field("floor", description="name, or name/version")
     collection: str = "canopy"
     title: str = "Tree canopy"
     until: date | None = Field(None, description="use looks up to this day; by default all")
-    allow_unmasked: AllowUnmasked = False
     dask: Dask = None
 
 
-class ForecastConfig(Settings):
+class ForecastConfig(AreaSettings):
     """Publish forecasts of an area."""
 
-    warehouse: Warehouse = "./warehouse"
-    aoi: Area
-    crs: Crs = None
-    resolution: float = 10.0
     model: str = Field(description="name, or name/version; window needs no training")
     origin: date | None = Field(None, description="use looks before this day; by default all")
     dates: tuple[date, ...] = Field((), description="days to forecast; by default every so many up to the horizon")
@@ -300,17 +291,12 @@ class ForecastConfig(Settings):
     out_index: tuple[str, ...] = Field(("ndvi",), min_length=1, description="indices that get COGs and pictures")
     collection: str = "forecast"
     title: str = "Forecast"
-    allow_unmasked: AllowUnmasked = False
-    dask: str | None = None
+    dask: Dask = None
 
 
-class EmbedConfig(Settings):
+class EmbedConfig(AreaSettings):
     """Publish the embedding of an area."""
 
-    warehouse: Warehouse = "./warehouse"
-    aoi: Area
-    crs: Crs = None
-    resolution: float = 10.0
     model: str = Field(description="name, or name/version")
     until: date | None = Field(None, description="use looks up to this day; by default all")
     bands: tuple[str, ...] | None = Field(None, description="of the cubes; by default all")
@@ -318,17 +304,12 @@ class EmbedConfig(Settings):
     seed: int = Field(0, ge=0, description="of the pixels that the principal components are fitted on")
     collection: str = "embedding"
     title: str = "Embedding"
-    allow_unmasked: AllowUnmasked = False
-    dask: str | None = None
+    dask: Dask = None
 
 
-class EvaluateForecastConfig(Settings):
+class EvaluateForecastConfig(AreaSettings):
     """Score forecasts beside every floor."""
 
-    warehouse: Warehouse = "./warehouse"
-    aoi: Area
-    crs: Crs = None
-    resolution: float = 10.0
     model: str | None = Field(None, description="name, or name/version; without it the floors alone")
     origins: str = Field(description="START:END:FREQ, e.g. 2019-01-01:2019-07-01:MS; FREQ as pandas spells it")
     horizon: int = Field(150, ge=1, description="days ahead that are scored")
@@ -337,7 +318,6 @@ class EvaluateForecastConfig(Settings):
     bands: tuple[str, ...] | None = Field(None, description="of the cubes; by default all")
     holdout_blocks: str | None = Field(None, description="FOLDS:FOLD[:BLOCK]: score only blocks that training left out")
     share: float = Field(1.0, gt=0, le=1, description="of the pixels that are scored, drawn by their place")
-    allow_unmasked: AllowUnmasked = False
     out: str | None = Field(None, description="folder or URL of report and pictures; by default the run's")
     dask: Dask = None
 

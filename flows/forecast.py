@@ -10,7 +10,7 @@ from prefect.states import Completed
 from flows.config import ForecastConfig
 from flows.infer import fill_cells, summarise
 from storage.location import resolve
-from tasks.earth.forecast_map import ForecastRequest
+from tasks.earth.forecast_request import ForecastRequest
 from tasks.earth.grid import read_area
 from tasks.infer import freeze_forecast, publish_product
 

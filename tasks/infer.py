@@ -10,7 +10,8 @@ from storage.regions import Region
 from tasks.artifacts import ProgressArtifact, publish_product_artifacts
 from tasks.earth.canopy_map import MapRequest, prepare_map
 from tasks.earth.embedding_map import EmbedRequest, prepare_embedding
-from tasks.earth.forecast_map import ForecastRequest, prepare_forecast
+from tasks.earth.forecast_map import prepare_forecast
+from tasks.earth.forecast_request import ForecastRequest
 from tasks.earth.regional import Prepared, fill_regions, publish_prepared
 
 

@@ -7,11 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tasks.earth.canopy_product import MapSpec, write_map
 from tasks.earth.classifier_files import LoadedClassifier, load_classifier
-from tasks.earth.mapping import Fill, MapPlan, classify_block, plan_map
+from tasks.earth.mapping import Fill, MapPlan, classify_block, plan_for
 from tasks.earth.product import Raster, RasterProduct, Sources
 from tasks.earth.regional import Prepared, days_read, freeze_inputs, prepare
 from tasks.errors import ConfigurationError
@@ -98,14 +96,7 @@ def prepare_map(request: MapRequest) -> Prepared:
     ConfigurationError
         Where no cube holds the area, the model does not fit the cubes, or there is no look up to the day asked for.
     """
-    plan = plan_map(
-        request.warehouse,
-        request.area,
-        crs=request.crs,
-        resolution=request.resolution,
-        until=np.datetime64(request.until, "D") if request.until else None,
-        allow_unmasked=request.allow_unmasked,
-    )
+    plan = plan_for(request, until=request.until)
     model = load_classifier(plan.root, request.model)
     _require_bands(model, plan)
     states = plan.states()

@@ -15,7 +15,7 @@ from tasks.earth.components import COMPONENTS, Basis, Projected, draw_sample, fi
 from tasks.earth.embedders import Embedder, open_embedder
 from tasks.earth.embedding_pictures import PREVIEW, draw_components
 from tasks.earth.layers import COMPONENT_SCALE, component_layer, embedding_layers, from_stored
-from tasks.earth.mapping import Fill, MapPlan, count_looks, empty_layers, looks_at, plan_map
+from tasks.earth.mapping import Fill, MapPlan, count_looks, empty_layers, looks_at, plan_for
 from tasks.earth.pictures import finest_overview
 from tasks.earth.product import Raster, RasterProduct, Sources, describe_item, write_rasters
 from tasks.earth.regional import Prepared, days_read, freeze_inputs, prepare
@@ -159,14 +159,7 @@ def prepare_embedding(request: EmbedRequest) -> Prepared:
     NotFound
         Where there is no such model.
     """
-    plan = plan_map(
-        request.warehouse,
-        request.area,
-        crs=request.crs,
-        resolution=request.resolution,
-        until=np.datetime64(request.until, "D") if request.until else None,
-        allow_unmasked=request.allow_unmasked,
-    )
+    plan = plan_for(request, until=request.until)
     bands = plan.chosen_bands(request.bands)
     embedder = open_embedder(plan.root, request.model)
     embedder.require_bands(bands)

@@ -22,7 +22,7 @@ from tasks.earth.forecast_scores import ForecastScores, evaluate_arrays
 from tasks.earth.forecasters import open_forecaster
 from tasks.earth.forecasting import require_bands
 from tasks.earth.labels import blocked_folds
-from tasks.earth.mapping import CubePart, MapPlan, plan_map, to_physical
+from tasks.earth.mapping import CubePart, MapPlan, plan_for, to_physical
 from tasks.earth.places import drawn, in_area, regions_of
 from tasks.errors import ConfigurationError
 
@@ -213,14 +213,7 @@ def prepare_evaluation(request: EvaluationRequest) -> PreparedEvaluation:
         Where there is no such model.
     """
     last = max(request.rule.origins) + np.timedelta64(request.rule.horizon_days - 1, "D")
-    plan = plan_map(
-        request.warehouse,
-        request.area,
-        crs=request.crs,
-        resolution=request.resolution,
-        until=last,
-        allow_unmasked=request.allow_unmasked,
-    )
+    plan = plan_for(request, until=str(last))
     bands = plan.chosen_bands(request.bands)
     quantiles: tuple[float, ...] = QUANTILES
     if request.model is not None:

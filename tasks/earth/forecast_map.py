@@ -12,12 +12,12 @@ import numpy as np
 
 from models.indices import available
 from storage.cube import CubeState, SeriesBlock
-from storage.export import Layer
 from tasks.earth.forecast_pictures import draw_forecast
+from tasks.earth.forecast_request import Forecasting, ForecastRequest
 from tasks.earth.forecasters import WINDOW, open_forecaster
 from tasks.earth.forecasting import HIGH, LOW, MEDIAN, Forecaster, quantile_index, require_bands
-from tasks.earth.layers import VALUE_SCALE, forecast_layers, index_layer, to_stored
-from tasks.earth.mapping import Fill, MapPlan, count_looks, empty_layers, looks_at, plan_map
+from tasks.earth.layers import VALUE_SCALE, index_layer, to_stored
+from tasks.earth.mapping import Fill, MapPlan, count_looks, empty_layers, looks_at, plan_for
 from tasks.earth.model_files import load_network
 from tasks.earth.product import Raster, RasterProduct, Sources, describe_item, write_rasters
 from tasks.earth.regional import Prepared, days_read, freeze_inputs, prepare
@@ -27,102 +27,6 @@ VERSION = 1
 """Of the layout of a forecast; part of the id, to be raised when the same staged layers give other files."""
 _PIXELS_AT_ONCE = 4096
 _LEVELS = ((LOW, "10 % quantile"), (MEDIAN, "Median"), (HIGH, "90 % quantile"))
-
-
-@dataclass(frozen=True)
-class ForecastRequest:
-    """What is to be forecast, and with what.
-
-    Parameters
-    ----------
-    warehouse : str
-        URL.
-    area : dict
-        GeoJSON geometry, EPSG:4326.
-    model : str
-        Name, or name/version; ``window`` needs no training.
-    origin : str or None
-        Looks before this day are used, ``YYYY-MM-DD``; None for the day after the newest look.
-    dates : tuple of str
-        Days to forecast; where there are none, every `every` days up to `horizon` days after the origin.
-    horizon, every : int
-        Days.
-    bands : tuple of str or None
-        Of the cubes; None for all.
-    quantiles : tuple of float or None
-        Levels to keep, 0.1, 0.5 and 0.9 among them; None for all that the model gives.
-    out_index : tuple of str
-        Indices that get COGs of their median and of the ends of the 80 % interval.
-    collection, title : str
-        Of the product.
-    crs : str or None
-        CRS of the grid; None for the UTM zone.
-    resolution : float
-        Metres.
-    allow_unmasked : bool
-        Whether looks without a mask count.
-    """
-
-    warehouse: str
-    area: dict[str, Any]
-    model: str
-    origin: str | None = None
-    dates: tuple[str, ...] = ()
-    horizon: int = 150
-    every: int = 30
-    bands: tuple[str, ...] | None = None
-    quantiles: tuple[float, ...] | None = None
-    out_index: tuple[str, ...] = ("ndvi",)
-    collection: str = "forecast"
-    title: str = "Forecast"
-    crs: str | None = None
-    resolution: float = 10.0
-    allow_unmasked: bool = False
-
-
-@dataclass(frozen=True)
-class Forecasting:
-    """A request with nothing left open.
-
-    Parameters
-    ----------
-    model : str
-        ``name/version``, or ``window``.
-    weights_sha256 : str
-        Of the model; of nothing where it has no weights.
-    origin : datetime64[D]
-        Looks before it are used.
-    targets : tuple of datetime64[D]
-        Ascending, from the origin on.
-    bands, indices, out_index : tuple of str
-        What is read, what is forecast, and which indices get COGs.
-    quantiles : tuple of float
-        Levels that are kept.
-    """
-
-    model: str
-    weights_sha256: str
-    origin: np.datetime64
-    targets: tuple[np.datetime64, ...]
-    bands: tuple[str, ...]
-    indices: tuple[str, ...]
-    out_index: tuple[str, ...]
-    quantiles: tuple[float, ...]
-
-    @property
-    def days(self) -> np.ndarray:
-        """Return the targets, (target,) datetime64[D]."""
-        return np.array(self.targets, dtype="datetime64[D]")
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """Return what is staged."""
-        return forecast_layers(self.bands, self.indices, targets=self.days, quantiles=self.quantiles)
-
-    def in_words(self) -> dict[str, Any]:
-        """Return it in JSON types."""
-        words = {**asdict(self), "origin": str(self.origin), "targets": [str(day) for day in self.targets]}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in words.items()}
 
 
 @dataclass(frozen=True)
@@ -188,13 +92,7 @@ def plan_forecast(request: ForecastRequest) -> tuple[MapPlan, Forecasting, dict[
     NotFound
         Where there is no such model.
     """
-    plan = plan_map(
-        request.warehouse,
-        request.area,
-        crs=request.crs,
-        resolution=request.resolution,
-        allow_unmasked=request.allow_unmasked,
-    )
+    plan = plan_for(request)
     states = plan.states()
     origin = _origin(request, plan, states)
     plan = replace(plan, until=origin - np.timedelta64(1, "D"))

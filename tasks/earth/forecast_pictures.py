@@ -16,6 +16,7 @@ from models.indices import compute
 from storage.cube import SeriesBlock
 from tasks.earth.forecast_plots import COLOURS, DASHES, TITLES, draw_past
 from tasks.earth.forecast_protocol import MODEL
+from tasks.earth.forecast_request import Forecasting
 from tasks.earth.forecasting import HIGH, LOW, MEDIAN, Forecaster, quantile_index
 from tasks.earth.layers import CLEAR_COUNT, NO_COUNT, VALUE_SCALE, from_stored
 from tasks.earth.mapping import MapPlan, looks_at
@@ -37,7 +38,6 @@ from tasks.earth.product import Picture, RasterProduct
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from tasks.earth.forecast_map import Forecasting
 
 MAPS = Picture("preview", "Median and width of the 80 % interval on some dates", ("overview", "thumbnail"))
 PIXELS = Picture("pixels", "Past and forecast of some pixels")

@@ -143,6 +143,53 @@ class MapPlan:
         return {cube.path: read_state(self.root / cube.path, cube.snapshot) for cube in self.cubes}
 
 
+class AreaAsked(Protocol):
+    """What every request says that reads the cubes of an area."""
+
+    @property
+    def warehouse(self) -> str:
+        """Return the URL of the warehouse."""
+        ...
+
+    @property
+    def area(self) -> dict[str, Any]:
+        """Return a GeoJSON geometry, EPSG:4326."""
+        ...
+
+    @property
+    def crs(self) -> str | None:
+        """Return the CRS of the grid; None for the UTM zone."""
+        ...
+
+    @property
+    def resolution(self) -> float:
+        """Return metres."""
+        ...
+
+    @property
+    def allow_unmasked(self) -> bool:
+        """Return whether looks without a mask count."""
+        ...
+
+
+def plan_for(asked: AreaAsked, *, until: str | None = None) -> MapPlan:
+    """Return what a request reads, as `plan_map` does; looks after a day (``YYYY-MM-DD``) are left out.
+
+    Raises
+    ------
+    ConfigurationError
+        As `plan_map`.
+    """
+    return plan_map(
+        asked.warehouse,
+        asked.area,
+        crs=asked.crs,
+        resolution=asked.resolution,
+        until=np.datetime64(until, "D") if until else None,
+        allow_unmasked=asked.allow_unmasked,
+    )
+
+
 def plan_map(
     warehouse: str,
     area: dict[str, Any],

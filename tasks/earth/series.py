@@ -16,6 +16,7 @@ from storage.regions import Region
 from tasks.earth.extra_channels import ExtraReader, ExtraSource, require_distinct
 from tasks.earth.mapping import CubePart, MapPlan
 from tasks.earth.places import in_area, regions_of
+from tasks.earth.series_batches import newest_looks
 from tasks.errors import ConfigurationError
 
 PIXELS_AT_ONCE = 8192
@@ -158,7 +159,7 @@ class SeriesReader:
         times, bands = block.reflectance.shape[:2]
         if not times:
             return _nothing(len(pixels), len(self.tokeniser.channels))
-        order, kept = _newest(block.valid.reshape(times, -1)[:, pixels].T, self.rules.steps)
+        order, kept = newest_looks(block.valid.reshape(times, -1)[:, pixels].T, self.rules.steps)
         chosen = [self.plan.bands.index(band) for band in self.tokeniser.bands]
         stored = _taken(block.reflectance.reshape(times, bands, -1)[:, :, pixels][:, chosen], order)
         stored[~kept] = NO_DATA
@@ -216,15 +217,6 @@ def merged(held: Tokens, came: Tokens, steps: int) -> Tokens:
     return Tokens(
         values.masked_fill(~valid[..., None], torch.nan), torch.stack([days, next_days(days, valid)], dim=-1), valid
     )
-
-
-def _newest(valid: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return which looks come first, the newest valid ones in order, and which of them are valid: (pixel, look)."""
-    surplus = np.maximum(valid.sum(axis=1, keepdims=True) - steps, 0)
-    kept = valid & (np.cumsum(valid, axis=1) > surplus)
-    longest = max(int(kept.sum(axis=1).max(initial=0)), 1)
-    order = np.argsort(~kept, axis=1, kind="stable")[:, :longest]
-    return order, np.take_along_axis(kept, order, axis=1)
 
 
 def _taken(looks: np.ndarray, order: np.ndarray) -> np.ndarray:

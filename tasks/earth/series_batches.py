@@ -77,7 +77,7 @@ def batches_of(series: RegionSeries, *, looks: int, tokens: int, asked: int = 0)
         count = np.minimum(usable.sum(axis=1), looks)
         order = np.argsort(count, kind="stable")
         for pixels in _cut(order[count[order] > 0], count + asked, tokens):
-            number, valid = _newest(usable[pixels], int(count[pixels].max()))
+            number, valid = newest_looks(usable[pixels], looks)
             values = _scaled(block[pixels[:, None], number], valid, columns)
             day = days[torch.from_numpy(number)]
             position = torch.stack([day, day], dim=-1)
@@ -94,21 +94,32 @@ def _cut(order: np.ndarray, length: np.ndarray, tokens: int) -> Iterator[np.ndar
         order = order[fit:]
 
 
-def _newest(usable: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of each pixel's last `steps` usable looks, in order, and which of them are no padding.
+def newest_looks(usable: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of each pixel's newest usable looks, in order, and which of them are no padding.
 
-    (B, time) -> (B, steps) twice; padding repeats the last look.
+    Parameters
+    ----------
+    usable : ndarray, shape (pixel, time), bool
+    steps : int
+        Looks of one pixel at most.
+
+    Returns
+    -------
+    number : ndarray, shape (pixel, look), int
+        As long as the longest, and 1 at least; padding repeats the last look, and is the first where there is none.
+    valid : ndarray, shape (pixel, look), bool
     """
     found = usable.sum(axis=1)
+    steps = max(min(steps, int(found.max(initial=0))), 1)
     row, look = np.nonzero(usable)
-    first = np.concatenate([[0], np.cumsum(found)[:-1]]) + np.maximum(found - steps, 0)
+    first = np.concatenate([[0], np.cumsum(found)[:-1]]).astype(int) + np.maximum(found - steps, 0)
     place = np.arange(row.size) - first[row]
-    number = np.empty((len(usable), steps), dtype=np.int64)
+    number = np.zeros((len(usable), steps), dtype=np.int64)
     kept = place >= 0
     number[row[kept], place[kept]] = look[kept]
     count = np.minimum(found, steps)[:, None]
     valid = np.arange(steps) < count
-    last = np.take_along_axis(number, count - 1, axis=1)
+    last = np.take_along_axis(number, np.maximum(count - 1, 0), axis=1)
     return np.where(valid, number, last), valid
 
 

@@ -28,7 +28,7 @@ from storage.tokens import (
 )
 from tasks.earth.extra_channels import ExtraSource
 from tasks.earth.forecast_evaluation import Holdout
-from tasks.earth.mapping import CubePart, MapPlan, plan_map
+from tasks.earth.mapping import CubePart, MapPlan, plan_for
 from tasks.earth.places import drawn, in_area, regions_of
 from tasks.earth.series import SeriesReader, SeriesRules, last_day, merged, tokeniser_of
 from tasks.errors import ConfigurationError
@@ -195,13 +195,7 @@ def pack(request: PackRequest, on_progress: Progress | None = None) -> PackRepor
     ConfigurationError
         As `plan_map` and `pack_area`.
     """
-    plan = plan_map(
-        request.warehouse,
-        request.area,
-        crs=request.crs,
-        resolution=request.resolution,
-        allow_unmasked=request.allow_unmasked,
-    )
+    plan = plan_for(request)
     return pack_area(
         plan,
         request.name,

@@ -16,7 +16,7 @@ from storage.regions import Region
 from tasks.earth.classifier_files import save_classifier
 from tasks.earth.floor import FloorSettings, LabelledBlock, train_forest
 from tasks.earth.labels import LabelRules, LabelSource, blocked_folds, open_labels
-from tasks.earth.mapping import MapPlan, overlap, plan_map
+from tasks.earth.mapping import MapPlan, overlap, plan_for
 from tasks.earth.model_folders import ModelReference
 from tasks.errors import ConfigurationError
 
@@ -96,15 +96,7 @@ def train_floor(request: FloorRequest, on_progress: Progress | None = None) -> T
     ConfigurationError
         Where no cube holds the area, or the labels do not fit it.
     """
-    until = np.datetime64(request.until, "D") if request.until else None
-    plan = plan_map(
-        request.warehouse,
-        request.area,
-        crs=request.crs,
-        resolution=request.resolution,
-        until=until,
-        allow_unmasked=request.allow_unmasked,
-    )
+    plan = plan_for(request, until=request.until)
     labels = open_labels(request.labels, request.classes, request.rules)
     settings = FloorSettings(ForestConfig(trees=request.trees, seed=request.seed), seed=request.seed)
     blocks = labelled_series(plan, labels, request.split, request.classes, on_progress)

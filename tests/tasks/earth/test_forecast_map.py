@@ -18,7 +18,8 @@ from cube_cases import CRS, area_of_pixels, core_errors, read_looks, write_looks
 from storage.errors import NotFound
 from storage.publish import Receipt
 from tasks.earth import regional
-from tasks.earth.forecast_map import ForecastRequest, plan_forecast, prepare_forecast
+from tasks.earth.forecast_map import plan_forecast, prepare_forecast
+from tasks.earth.forecast_request import ForecastRequest
 from tasks.earth.forecasters import WindowForecaster
 from tasks.earth.mapping import fill_region
 from tasks.earth.regional import fill_regions, publish_prepared
