@@ -148,11 +148,11 @@ def _rebuild(kind: str, parts: ModelParts) -> nn.Module:
 def _difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     """Return in what weights differ from those that are expected, in words; nothing where they do not."""
     words = [f"{name} is missing" for name in expected if name not in found]
-    words += [f"{name} is unknown" for name in found if name not in expected]
+    words += [f"{name} is unknown" for name in sorted(found) if name not in expected]
     words += [
-        f"{name} has shape {tuple(tensor.shape)} and not {tuple(expected[name].shape)}"
-        for name, tensor in found.items()
-        if name in expected and tensor.shape != expected[name].shape
+        f"{name} has shape {tuple(found[name].shape)} and not {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and tensor.shape != found[name].shape
     ]
     more = f"; and {len(words) - 5} more" if len(words) > 5 else ""
     return "; ".join(words[:5]) + more
