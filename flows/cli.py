@@ -334,6 +334,9 @@ def map_command(
     aoi: Area,
     model: Annotated[str, typer.Option(help="Name, or name/version.")] = "floor",
     until: Until = None,
+    window_days: Annotated[
+        int | None, typer.Option(help="Use looks of so many days up to the last day only, e.g. 365.")
+    ] = None,
     allow_unmasked: Unmasked = False,
     collection: Annotated[str, typer.Option(help="STAC collection of the product.")] = "canopy",
     title: Annotated[str, typer.Option(help="On the picture and the item.")] = "Tree canopy",
@@ -353,6 +356,7 @@ def map_command(
         "aoi": aoi,
         "model": model,
         "until": until,
+        "window_days": window_days,
         "allow_unmasked": allow_unmasked,
         "collection": collection,
         "title": title,

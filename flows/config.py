@@ -275,6 +275,7 @@ class MapConfig(AreaSettings):
     collection: str = "canopy"
     title: str = "Tree canopy"
     until: date | None = Field(None, description="use looks up to this day; by default all")
+    window_days: int | None = Field(None, ge=1, description="use looks of so many days up to then; by default all")
     dask: Dask = None
 
 

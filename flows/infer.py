@@ -38,6 +38,7 @@ def to_request(config: MapConfig) -> MapRequest:
         resolution=config.resolution,
         until=config.until.isoformat() if config.until else None,
         allow_unmasked=config.allow_unmasked,
+        window_days=config.window_days,
     )
 
 

@@ -212,6 +212,7 @@ def read_block(
     region: Region,
     *,
     snapshot: str | None = None,
+    first: np.datetime64 | None = None,
     until: np.datetime64 | None = None,
     allow_unmasked: bool = False,
     since: int = 0,
@@ -226,8 +227,8 @@ def read_block(
         ``{"y": slice, "x": slice}`` in pixels of the tile.
     snapshot : str, optional
         State of the cube to read.
-    until : datetime64, optional
-        Leave out looks on later days.
+    first, until : datetime64, optional
+        Leave out looks on earlier and on later days.
     allow_unmasked : bool
         As in `open_cube`.
     since : int
@@ -240,6 +241,8 @@ def read_block(
     halo_rows, halo_columns, inner = _with_halo(region, state.schema)
     order = _order_until(state.times, until)
     order = order[order >= since]
+    if first is not None:
+        order = order[state.times[order] >= first.astype("datetime64[D]")]
     # contiguous slices: fancy indices would read shard by shard
     held = slice(int(order.min(initial=len(state.times))), int(order.max(initial=-1)) + 1)
     reflectance = np.asarray(_array(group, "reflectance")[held, :, rows, columns])

@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.earth.canopy_product import MapSpec, write_map
 from tasks.earth.classifier_files import LoadedClassifier, load_classifier
-from tasks.earth.mapping import Fill, MapPlan, classify_block, plan_for
+from tasks.earth.mapping import Fill, MapPlan, classify_block, plan_for, windowed
 from tasks.earth.product import Raster, RasterProduct, Sources
 from tasks.earth.regional import Prepared, days_read, freeze_inputs, prepare
 from tasks.errors import ConfigurationError
@@ -37,6 +37,8 @@ class MapRequest:
         Last day of the series, ``YYYY-MM-DD``; None for all.
     allow_unmasked : bool
         Whether looks without a mask count.
+    window_days : int or None
+        Only looks of so many days up to `until` are read, so that what was felled before does not linger; None for all.
     """
 
     warehouse: str
@@ -48,6 +50,7 @@ class MapRequest:
     resolution: float = 10.0
     until: str | None = None
     allow_unmasked: bool = False
+    window_days: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def prepare_map(request: MapRequest) -> Prepared:
     ConfigurationError
         Where no cube holds the area, the model does not fit the cubes, or there is no look up to the day asked for.
     """
-    plan = plan_for(request, until=request.until)
+    plan = windowed(plan_for(request, until=request.until), request.window_days)
     model = load_classifier(plan.root, request.model)
     _require_bands(model, plan)
     states = plan.states()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Protocol
 
@@ -82,6 +82,8 @@ class MapPlan:
         Later looks are left out.
     allow_unmasked : bool
         Whether looks without a mask count.
+    first : datetime64[D] or None
+        Earlier looks are left out.
     """
 
     warehouse: str
@@ -92,6 +94,7 @@ class MapPlan:
     bands: tuple[str, ...]
     until: np.datetime64 | None
     allow_unmasked: bool = False
+    first: np.datetime64 | None = None
 
     @property
     def root(self) -> Location:
@@ -119,9 +122,19 @@ class MapPlan:
             self.root / cube.path,
             window,
             snapshot=cube.snapshot,
+            first=self.first,
             until=self.until,
             allow_unmasked=self.allow_unmasked,
         )
+
+    def reads(self, days: np.ndarray) -> np.ndarray:
+        """Return which days the plan reads: bool, of the shape of `days` (datetime64[D])."""
+        read = np.ones(days.shape, dtype=bool)
+        if self.first is not None:
+            read &= days >= self.first
+        if self.until is not None:
+            read &= days <= self.until
+        return read
 
     def chosen_bands(self, asked: Sequence[str] | None) -> tuple[str, ...]:
         """Return the bands that are asked for, in the order of the cubes; all of them for None.
@@ -188,6 +201,23 @@ def plan_for(asked: AreaAsked, *, until: str | None = None) -> MapPlan:
         until=np.datetime64(until, "D") if until else None,
         allow_unmasked=asked.allow_unmasked,
     )
+
+
+def windowed(plan: MapPlan, days: int | None) -> MapPlan:
+    """Return a plan that reads only looks of so many days up to its last, or up to the newest look; all for None.
+
+    Raises
+    ------
+    ConfigurationError
+        Where the cubes hold no look.
+    """
+    if days is None:
+        return plan
+    held = [state.times.astype("datetime64[D]") for state in plan.states().values() if len(state.times)]
+    if not held:
+        raise ConfigurationError(f"{plan.warehouse}: the area's cubes hold no look; run `canopus ingest` for it first")
+    last = plan.until if plan.until is not None else np.concatenate(held).max()
+    return replace(plan, first=last - np.timedelta64(days - 1, "D"))
 
 
 def plan_map(

@@ -122,7 +122,7 @@ def freeze_inputs(
         "regions": [region_key(region) for region in plan.regions],
     }
     run = start_run(plan.root, kind, manifest)
-    inputs = _inputs(states, plan.until)
+    inputs = _inputs(states, plan)
     return run, Lineage(inputs, snapshots, weights_sha256, config_hash, software, run.id, datetime.now(UTC))
 
 
@@ -135,9 +135,10 @@ def days_read(plan: MapPlan, states: Mapping[str, CubeState]) -> np.ndarray:
         Where there are none.
     """
     days = np.concatenate([state.times.astype("datetime64[D]") for state in states.values()])
-    days = days if plan.until is None else days[days <= plan.until]
+    days = days[plan.reads(days)]
     if days.size == 0:
-        raise ConfigurationError(f"no look at the area up to {plan.until}; ingest earlier dates first")
+        since = "" if plan.first is None else f" from {plan.first}"
+        raise ConfigurationError(f"no look at the area{since} up to {plan.until}; ingest those dates first")
     return np.unique(days)
 
 
@@ -177,11 +178,11 @@ def publish_prepared(prepared: Prepared) -> Receipt:
     return receipt
 
 
-def _inputs(states: Mapping[str, CubeState], until: np.datetime64 | None) -> tuple[InputScene, ...]:
+def _inputs(states: Mapping[str, CubeState], plan: MapPlan) -> tuple[InputScene, ...]:
     used = {}
     for state in states.values():
         for record in state.current_records().values():
-            if record["state"] == "used" and (until is None or np.datetime64(record["solar_day"]) <= until):
+            if record["state"] == "used" and plan.reads(np.datetime64(record["solar_day"])):
                 source = record["source"]
                 used[record["scene"]] = source["href"] or next(iter(source["assets"].values()))["href"]
     return tuple(InputScene(scene, href) for scene, href in sorted(used.items()))

@@ -22,6 +22,7 @@ from tasks.earth.mapping import (
     map_region,
     plan_map,
     regions_by_tile,
+    windowed,
 )
 from tasks.errors import ConfigurationError
 
@@ -116,6 +117,19 @@ def test_until_leaves_later_looks_out(tmp_path: Path, mapped: tuple[MapPlan, np.
     layers = map_region(earlier, Brightness(), CANOPY_OR_NOT, earlier.regions[0])
     assert layers["clear_count"][layers["clear_count"] != NO_COUNT].max() == 1
     assert layers["last_clear_date"].max() == (np.datetime64("2021-05-01") - np.datetime64("1970-01-01")).astype(int)
+
+
+def test_a_window_counts_back_from_the_last_day_and_includes_both_ends(mapped: tuple[MapPlan, np.ndarray]) -> None:
+    plan, _ = mapped
+    (cube,) = plan.cubes
+    days = plan.states()[cube.path].times.astype("datetime64[D]")
+    last, before = np.sort(days)[-1], np.sort(days)[-2]
+    span = int((last - before).astype(int))
+    assert windowed(plan, None) is plan
+    for length, expected in ((span, [last]), (span + 1, [before, last])):
+        narrow = windowed(plan, length)
+        assert narrow.read(cube, plan.regions[0]).times.astype("datetime64[D]").tolist() == expected
+        assert days[narrow.reads(days)].size == len(expected)
 
 
 def test_groups_leave_out_what_is_done(mapped: tuple[MapPlan, np.ndarray]) -> None:
