@@ -12,7 +12,7 @@ import numpy as np
 from models.forest import ForestClassifier, ForestConfig, temporal_statistics
 from storage.classes import LandClass
 from storage.cube import SeriesBlock
-from tasks.earth.labels import NO_FOLD, blocked_folds
+from tasks.earth.label_splits import NO_FOLD, blocked_folds
 from tasks.earth.mapping import to_physical
 from tasks.earth.scores import RankingScores, confusion_matrix, ranking_scores, reliability
 from tasks.errors import ConfigurationError

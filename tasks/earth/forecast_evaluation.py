@@ -21,7 +21,7 @@ from tasks.earth.forecast_protocol import QUANTILES, PixelSeries, Predict, Scori
 from tasks.earth.forecast_scores import ForecastScores, evaluate_arrays
 from tasks.earth.forecasters import open_forecaster
 from tasks.earth.forecasting import require_bands
-from tasks.earth.labels import blocked_folds
+from tasks.earth.label_splits import blocked_folds
 from tasks.earth.mapping import CubePart, MapPlan, plan_for, to_physical
 from tasks.earth.places import drawn, in_area, regions_of
 from tasks.errors import ConfigurationError

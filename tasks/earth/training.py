@@ -15,7 +15,8 @@ from storage.classes import NO_CLASS, LandClass
 from storage.regions import Region
 from tasks.earth.classifier_files import save_classifier
 from tasks.earth.floor import FloorSettings, LabelledBlock, train_forest
-from tasks.earth.labels import LabelRules, LabelSource, blocked_folds, open_labels
+from tasks.earth.label_splits import blocked_folds
+from tasks.earth.labels import LabelRules, LabelSource, open_labels
 from tasks.earth.mapping import MapPlan, overlap, plan_for
 from tasks.earth.model_folders import ModelReference
 from tasks.errors import ConfigurationError

@@ -18,7 +18,7 @@ from models.forest import ForestClassifier, ForestConfig, temporal_statistics
 from storage.classes import CANOPY_OR_NOT
 from storage.validity import derive_valid
 from tasks.earth.floor import LabelledBlock, RepeatedScores, repeat_cross_validation, train_forest
-from tasks.earth.labels import blocked_folds
+from tasks.earth.label_splits import blocked_folds
 
 BANDS = ("B02", "B03", "B04", "B08", "B8A", "B11")
 TARGET = 0.935

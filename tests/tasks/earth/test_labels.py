@@ -16,7 +16,9 @@ from scipy.ndimage import minimum_filter
 from shapely.geometry import Point, box
 
 from storage.classes import CANOPY_CLASSES, CANOPY_OR_NOT, NO_CLASS
-from tasks.earth.labels import LabelRules, blocked_folds, open_labels
+from tasks.earth.label_rules import LabelRules
+from tasks.earth.label_splits import blocked_folds
+from tasks.earth.labels import open_labels
 from tasks.errors import ConfigurationError
 
 CRS = "EPSG:32633"
@@ -83,7 +85,7 @@ def test_overlapping_polygons_of_different_classes_leave_nothing_known(
     path = write_polygons(
         tmp_path / "a.gpkg", ["conifer", "broadleaved"], [pixels(0, 0, 12, 20), pixels(10, 0, 30, 20)]
     )
-    caplog.set_level("INFO", logger="tasks.earth.labels")
+    caplog.set_level("INFO", logger="tasks.earth.label_polygons")
     labels = open_labels(path, CANOPY_CLASSES, LabelRules(margin=0)).on(GRID)
     assert (labels[:, :10] == 2).all()
     assert (labels[:, 10:12] == NO_CLASS).all()
