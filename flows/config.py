@@ -41,6 +41,7 @@ CANOPY_OR_NOT = (
 )
 
 DEFAULT_RUN = Path(__file__).parent / "configs" / "default.yaml"
+LABEL_TABLES = Path(__file__).parent / "label_tables"
 
 Warehouse = Annotated[str, Field(description="URL of the warehouse: a folder, s3://bucket/prefix, gs://, az://")]
 Area = Annotated[str, Field(description="minx,miny,maxx,maxy in degrees, or the path of a vector file")]
@@ -65,6 +66,14 @@ Dask = Annotated[
     AfterValidator(_scheduler),
 ]
 AllowUnmasked = Annotated[bool, Field(description="count looks of items that have no mask")]
+
+
+def _iso_day(value: Any) -> Any:
+    """Return a day as text: YAML reads one as a date."""
+    return date.fromisoformat(str(value)).isoformat() if isinstance(value, str | date) else value
+
+
+IsoDay = Annotated[str, BeforeValidator(_iso_day)]
 
 
 class HttpSettings(Settings):
@@ -116,11 +125,65 @@ class LabelSettings(Settings):
     """Where the classes are known."""
 
     path: str = Field(description="GeoPackage, GeoJSON, Shapefile or raster")
+    table: str | None = Field(
+        None, description="of an inventory's classes: nfi, or a YAML file; gives class_field, values"
+    )
     class_field: str = Field("class", description="polygons: the attribute that holds the class")
     values: dict[str, str] = Field({}, description="value in the file to class name, where they differ")
     at_least: float | None = Field(None, description="raster: values from here on are the last class, others the first")
     outside: Literal["none", "ignore"] = Field("none", description="what lies outside every polygon")
     margin: int = Field(1, ge=0, description="pixels left out on either side of a class boundary")
+    ignore: str | None = Field(None, description="file of polygons in which nothing is known")
+    min_area_ha: float = Field(0.0, ge=0, description="smaller polygons, or patches of a raster, are unknown")
+    min_width_m: float = Field(0.0, ge=0, description="narrower ones too")
+    date: IsoDay | None = Field(None, description="day that the labels are of: looks after it are not trained on")
+    date_field: str | None = Field(None, description="polygons: year or date; newer ones than `date` are unknown")
+    max_age_years: float | None = Field(
+        None, ge=0, description="polygons older than so many years on `date` are unknown"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_table(cls, given: Any) -> Any:
+        """Lay what is given over what the table says."""
+        if not isinstance(given, dict) or not given.get("table"):
+            return given
+        content = read_label_table(str(given["table"]))
+        return content | given | {"values": content["values"] | (given.get("values") or {})}
+
+    @model_validator(mode="after")
+    def _dates_compare(self) -> LabelSettings:
+        if self.date_field is not None and self.date is None:
+            raise ValueError("date_field wants a date to compare with: which day are the labels of?")
+        if self.max_age_years is not None and self.date_field is None:
+            raise ValueError("max_age_years wants a date_field: which attribute holds a polygon's year or date?")
+        return self
+
+
+def read_label_table(name: str) -> dict[str, Any]:
+    """Return attribute and values of an inventory's classes, by the name of a table that is shipped, or from a YAML file.
+
+    Raises
+    ------
+    ValueError
+        Where there is no such table, or a value has no class.
+    """
+    shipped = LABEL_TABLES / f"{name}.yaml"
+    path = shipped if shipped.is_file() else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(table.stem for table in LABEL_TABLES.glob("*.yaml")))
+        raise ValueError(f"{name} is neither a file nor a table that is shipped ({known})")
+    try:
+        content = yaml.safe_load(path.read_text())
+        values = {
+            str(value): entry if isinstance(entry, str) else entry["class"]
+            for value, entry in content["values"].items()
+        }
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: wanted are values, each with a class: `values: {{Larch: conifer}}` ({error})"
+        ) from error
+    return {"values": values} | ({"class_field": content["class_field"]} if "class_field" in content else {})
 
 
 class AreaSettings(Settings):
@@ -138,7 +201,7 @@ class TrainFloorConfig(AreaSettings):
 
     labels: LabelSettings
     classes: tuple[ClassSettings, ...] = CANOPY
-    until: date | None = Field(None, description="use looks up to this day; by default all")
+    until: date | None = Field(None, description="use looks up to this day; by default the date of the labels, or all")
     name: str = "floor"
     trees: int = Field(100, ge=1)
     folds: int = Field(5, ge=2)
@@ -321,6 +384,22 @@ class EvaluateForecastConfig(AreaSettings):
     share: float = Field(1.0, gt=0, le=1, description="of the pixels that are scored, drawn by their place")
     out: str | None = Field(None, description="folder or URL of report and pictures; by default the run's")
     dask: Dask = None
+
+
+class LabelReportConfig(Settings):
+    """Say what labels hold on the grid of an area: counts, areas, why the rest is unknown, a split, a picture."""
+
+    warehouse: Warehouse = "./warehouse"
+    aoi: Area
+    crs: Crs = None
+    resolution: float = Field(10.0, gt=0, description="metres per pixel")
+    labels: LabelSettings
+    classes: tuple[ClassSettings, ...] = CANOPY
+    block: int = Field(32, ge=1, description="pixels on a side of a block of the split")
+    gap: int = Field(2, ge=0, description="pixels beside a block of another part that belong to none")
+    shares: tuple[float, float, float] = Field((0.7, 0.15, 0.15), description="of train, validation and test")
+    seed: int = 0
+    out: str = Field("labels-report", description="folder or URL of labels.json and labels.png")
 
 
 class UpdateConfig(Settings):

@@ -62,7 +62,7 @@ def to_request(config: TrainFloorConfig) -> FloorRequest:
         name=config.name,
         crs=config.crs,
         resolution=config.resolution,
-        until=config.until.isoformat() if config.until else None,
+        until=config.until.isoformat() if config.until else config.labels.date,
         allow_unmasked=config.allow_unmasked,
         trees=config.trees,
         seed=config.seed,
