@@ -260,6 +260,20 @@ def plan_map(
     return MapPlan(warehouse, tuple(cubes), staging, product, area, bands.pop(), until, allow_unmasked)
 
 
+def plan_grid(area: dict[str, Any], *, crs: str | None = None, resolution: float = 10.0) -> MapPlan:
+    """Return the grids of an area whether there are cubes of it or not; there is nothing to read in the plan.
+
+    Raises
+    ------
+    ConfigurationError
+        Where the CRS is unknown or not in metres.
+    """
+    parts = [CubePart(tile, "") for tile in tiles_of(area, crs=crs, resolution=resolution)]
+    main = _main_crs(parts)
+    anchor = next(part.tile.geobox for part in parts if str(part.tile.geobox.crs) == main)
+    return MapPlan("", (), *_grids(area, anchor, main), area, (), None)
+
+
 def _of_grid(crs: str | None) -> str:
     return "of a UTM zone" if crs is None else f"in {crs}"
 
