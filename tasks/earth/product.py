@@ -64,6 +64,9 @@ class Lineage:
         Run that made it; not part of the product's id.
     created : datetime
         When that run started, with a time zone; not part of the product's id.
+    looks : mapping of str to str
+        Digest of what was read of each cube, the same whichever snapshot it was read at; stands for the snapshots in the
+        product's id where it is given.
     """
 
     inputs: tuple[InputScene, ...]
@@ -73,6 +76,7 @@ class Lineage:
     software: Mapping[str, str]
     run_id: str
     created: datetime
+    looks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -198,11 +202,11 @@ class RasterProduct:
 
     @property
     def key(self) -> ProductKey:
-        """Return the name of the product: the same for the same snapshots, weights, code, settings and area."""
+        """Return the name of the product: the same for the same looks, weights, code, settings and area."""
         made_of = self.lineage
         content = {
             "version": self.version,
-            "snapshots": dict(made_of.snapshots),
+            "looks": dict(made_of.looks or made_of.snapshots),
             "weights": made_of.weights_sha256,
             "config": made_of.config_hash,
             "software": dict(made_of.software),
@@ -441,6 +445,7 @@ def _provenance(product: RasterProduct) -> dict[str, Any]:
         "canopus:weights_sha256": lineage.weights_sha256,
         "canopus:config_hash": lineage.config_hash,
         "canopus:snapshots": dict(sorted(lineage.snapshots.items())),
+        "canopus:looks": dict(sorted(lineage.looks.items())),
     }
 
 

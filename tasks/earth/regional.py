@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -92,6 +92,37 @@ class Prepared:
         return list(regions_by_tile(self.job.plan, staged_regions_done(self.staging)))
 
 
+def describe_inputs(
+    plan: MapPlan, *, request: Mapping[str, Any], weights_sha256: str, states: Mapping[str, CubeState]
+) -> Lineage:
+    """Return what a product will say of its making, before there is a run; nothing is written.
+
+    Parameters
+    ----------
+    plan : MapPlan
+        Cubes and grids.
+    request : mapping
+        What shapes the product, in JSON types; where the warehouse lies does not.
+    weights_sha256 : str
+        Of the model.
+    states : mapping of str to CubeState
+        From `MapPlan.states`.
+    """
+    return Lineage(
+        inputs=_inputs(states, plan),
+        snapshots={cube.path: cube.snapshot for cube in plan.cubes},
+        weights_sha256=weights_sha256,
+        config_hash=content_hash({name: value for name, value in request.items() if name != "warehouse"}),
+        software={"canopus": version("canopus")},
+        run_id="",
+        created=datetime.now(UTC),
+        # a cube that gave nothing does not tell two products apart: it may have come later
+        looks={
+            path: _looks_digest(state, plan) for path, state in sorted(states.items()) if _records_read(state, plan)
+        },
+    )
+
+
 def freeze_inputs(
     plan: MapPlan, kind: str, *, request: Mapping[str, Any], weights_sha256: str, states: Mapping[str, CubeState]
 ) -> tuple[Run, Lineage]:
@@ -103,27 +134,21 @@ def freeze_inputs(
         Cubes and grids.
     kind : str
         Of the run.
-    request : mapping
-        What shapes the product, in JSON types; where the warehouse lies does not.
-    weights_sha256 : str
-        Of the model.
-    states : mapping of str to CubeState
-        From `MapPlan.states`.
+    request, weights_sha256, states
+        As in `describe_inputs`.
     """
-    config_hash = content_hash({name: value for name, value in request.items() if name != "warehouse"})
-    software = {"canopus": version("canopus")}
-    snapshots = {cube.path: cube.snapshot for cube in plan.cubes}
+    lineage = describe_inputs(plan, request=request, weights_sha256=weights_sha256, states=states)
     manifest = {
         "request": dict(request),
-        "config_hash": config_hash,
+        "config_hash": lineage.config_hash,
         "weights_sha256": weights_sha256,
-        "software": software,
-        "snapshots": snapshots,
+        "software": dict(lineage.software),
+        "snapshots": dict(lineage.snapshots),
+        "looks": dict(lineage.looks),
         "regions": [region_key(region) for region in plan.regions],
     }
     run = start_run(plan.root, kind, manifest)
-    inputs = _inputs(states, plan)
-    return run, Lineage(inputs, snapshots, weights_sha256, config_hash, software, run.id, datetime.now(UTC))
+    return run, replace(lineage, run_id=run.id)
 
 
 def days_read(plan: MapPlan, states: Mapping[str, CubeState]) -> np.ndarray:
@@ -169,8 +194,9 @@ def publish_prepared(prepared: Prepared) -> Receipt:
     receipt = prepared.present or publish_staged(
         prepared.root, job.product, prepared.staging, rasters=job.rasters, write=job.write
     )
-    for cube in job.plan.cubes:
-        tag_snapshot(prepared.root / cube.path, cube.snapshot, receipt.key.item_id)
+    # a product that was there may have been made from an older state of the same looks
+    for path, snapshot in receipt.item["properties"]["canopus:snapshots"].items():
+        tag_snapshot(prepared.root / path, snapshot, receipt.key.item_id)
     prepared.staging.delete_tree("")
     state = "filled" if receipt.state == "published" else "skipped"
     prepared.run.write_regions({"region": region_key(region), "state": state} for region in job.plan.regions)
@@ -178,11 +204,37 @@ def publish_prepared(prepared: Prepared) -> Receipt:
     return receipt
 
 
+def _records_read(state: CubeState, plan: MapPlan) -> list[dict[str, Any]]:
+    """Return the scene records in force whose date the plan reads."""
+    days = state.times.astype("datetime64[D]")
+    used = [record for record in state.current_records().values() if record["state"] == "used"]
+    return [record for record in used if plan.reads(days[record["entry"]])]
+
+
 def _inputs(states: Mapping[str, CubeState], plan: MapPlan) -> tuple[InputScene, ...]:
     used = {}
     for state in states.values():
-        for record in state.current_records().values():
-            if record["state"] == "used" and plan.reads(np.datetime64(record["solar_day"])):
-                source = record["source"]
-                used[record["scene"]] = source["href"] or next(iter(source["assets"].values()))["href"]
+        for record in _records_read(state, plan):
+            source = record["source"]
+            used[record["scene"]] = source["href"] or next(iter(source["assets"].values()))["href"]
     return tuple(InputScene(scene, href) for scene, href in sorted(used.items()))
+
+
+_LOOK = ("scene", "signature", "window", "offset_dn", "mask", "resampling")
+"""Of a scene's record: what decides its pixels in the cube."""
+
+
+def _looks_digest(state: CubeState, plan: MapPlan) -> str:
+    """Return a digest of what is read of a cube: the same for the same pixels, whenever and in what order they came."""
+    rows = [
+        [str(state.times[record["entry"]]), *(record.get(name) for name in _LOOK)]
+        for record in _records_read(state, plan)
+    ]
+    rule = state.schema.mask
+    return content_hash(
+        {
+            "bands": state.schema.bands,
+            "mask": [rule.asset, rule.clear, rule.dilation],
+            "looks": sorted(rows, key=lambda row: str(row[:2])),
+        }
+    )

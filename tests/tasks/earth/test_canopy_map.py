@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +68,17 @@ def test_sweeping_keeps_what_a_map_was_made_from(warehouse: Path) -> None:
 def test_cubes_of_another_grid_are_named_where_none_of_the_asked_one_is_there(warehouse: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"in EPSG:3035 holds.*there are cubes of utm30n-10m: name their grid"):
         prepare_map(MapRequest(str(warehouse), area_of(grid()), "floor", crs="EPSG:3035"))
+
+
+def test_the_same_looks_are_the_same_map_whatever_came_to_the_cube_afterwards(tmp_path: Path, warehouse: Path) -> None:
+    """What was published month by month is there already when the whole time is mapped afterwards."""
+    copy = Path(shutil.copytree(warehouse, tmp_path / "warehouse"))
+    asked = MapRequest(str(copy), area_of(grid()), "floor", until="2021-05-06")
+    before = prepare_map(asked).job
+    more = make_archive(tmp_path / "more", count=5)
+    ingest(request_of(more.catalog, copy))
+    after = prepare_map(asked).job
+    assert after.plan.cubes[0].snapshot != before.plan.cubes[0].snapshot
+    assert after.product.key == before.product.key
+    later = prepare_map(replace(asked, until="2021-05-16")).job
+    assert later.product.lineage.looks != before.product.lineage.looks

@@ -199,11 +199,12 @@ def test_the_same_map_is_published_once_whatever_the_run(published, tmp_path: Pa
         {"date": "2025-01-31"},
         {"geobox": GRID[100:400, 30:300]},
         {"lineage": dataclasses.replace(spec_of().lineage, snapshots={"earth/EPSG32633/E39N501": "SNAPSHOT2"})},
+        {"lineage": dataclasses.replace(spec_of().lineage, looks={"earth/EPSG32633/E39N501": "digest"})},
         {"lineage": dataclasses.replace(spec_of().lineage, weights_sha256="ef" * 32)},
         {"lineage": dataclasses.replace(spec_of().lineage, software={"canopus": "0.2.0"})},
         {"area": {"type": "Polygon", "coordinates": [[[13, 46], [14, 46], [14, 47], [13, 46]]]}},
     ],
-    ids=["date", "grid", "snapshot", "weights", "code", "area"],
+    ids=["date", "grid", "snapshot", "looks", "weights", "code", "area"],
 )
 def test_another_input_is_another_product(change: dict):
     assert spec_of(**change).key != spec_of().key

@@ -254,7 +254,7 @@ def test_some_bands_and_levels_alone(warehouse: Path) -> None:
         ({"out_index": ()}, "at least one index"),
         ({"bands": ("B8A",)}, "B8A is not among them"),
         ({"quantiles": (0.33,)}, "without 0.33"),
-        ({"origin": "2018-01-01", "dates": ("2018-02-01",)}, "ingest earlier dates"),
+        ({"origin": "2018-01-01", "dates": ("2018-02-01",)}, "ingest those dates"),
     ],
 )
 def test_what_cannot_be_forecast_is_said(warehouse: Path, change: dict[str, Any], message: str) -> None:
