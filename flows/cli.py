@@ -58,13 +58,31 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the
 Until = Annotated[str | None, typer.Option(help="Use looks up to this day, YYYY-MM-DD; by default all.")]
 Unmasked = Annotated[bool, typer.Option("--allow-unmasked", help="Count looks of items that have no mask.")]
 OtherWarehouse = Annotated[str | None, typer.Option("--warehouse", help="Instead of the one in the settings.")]
-ClassField = Annotated[str, typer.Option(help="Polygons: attribute that holds the class.")]
+ClassField = Annotated[
+    str | None, typer.Option(help="Polygons: attribute that holds the class; by default class, or that of the table.")
+]
 Values = Annotated[
     list[str] | None, typer.Option(help="Value in the file = class, e.g. --value Conifer=conifer; may be repeated.")
 ]
 LowestValue = Annotated[float | None, typer.Option(help="Raster: values from here on are the last class.")]
 Outside = Annotated[str, typer.Option(help="What lies outside every polygon: none or ignore.")]
 Margin = Annotated[int, typer.Option(help="Pixels left out on either side of a boundary.")]
+Table = Annotated[str | None, typer.Option(help="Table of an inventory's classes: nfi, or a YAML file.")]
+IgnoreAreas = Annotated[str | None, typer.Option("--ignore", help="File of polygons in which nothing is known.")]
+LeastArea = Annotated[
+    float | None, typer.Option("--min-area-ha", help="Smaller polygons, or patches of a raster, are unknown.")
+]
+LeastWidth = Annotated[float | None, typer.Option("--min-width-m", help="Narrower ones too.")]
+LabelDate = Annotated[
+    str | None, typer.Option("--label-date", help="Day the labels are of, YYYY-MM-DD: no later look is trained on.")
+]
+DateField = Annotated[
+    str | None, typer.Option(help="Polygons: attribute with a year or date; newer ones than the labels are unknown.")
+]
+LargestAge = Annotated[
+    float | None, typer.Option("--max-age-years", help="Polygons older than that on the labels' day are unknown.")
+]
+Scheme = Annotated[str, typer.Option(help="canopy (none, broadleaved, conifer) or canopy-or-not.")]
 Dask = Annotated[str | None, typer.Option(help="Dask scheduler address, or local:N; by default threads.")]
 
 
@@ -198,12 +216,19 @@ def train_floor(
     *,
     aoi: Area,
     labels: Annotated[str, typer.Option(help="GeoPackage, GeoJSON, Shapefile or raster.")],
-    class_field: ClassField = "class",
-    classes: Annotated[str, typer.Option(help="canopy (none, broadleaved, conifer) or canopy-or-not.")] = "canopy",
+    class_field: ClassField = None,
+    classes: Scheme = "canopy",
     value: Values = None,
+    table: Table = None,
     at_least: LowestValue = None,
     outside: Outside = "none",
     margin: Margin = 1,
+    ignore: IgnoreAreas = None,
+    min_area_ha: LeastArea = None,
+    min_width_m: LeastWidth = None,
+    label_date: LabelDate = None,
+    date_field: DateField = None,
+    max_age_years: LargestAge = None,
     until: Until = None,
     allow_unmasked: Unmasked = False,
     name: Annotated[str, typer.Option(help="Name of the model.")] = "floor",
@@ -215,23 +240,27 @@ def train_floor(
     as_json: Json = False,
 ) -> None:
     """Train the floor: temporal statistics of the masked series into a forest."""
-    from flows.config import CANOPY, CANOPY_OR_NOT, TrainFloorConfig, make_config
+    from flows.config import TrainFloorConfig, make_config
     from flows.runtime import configure_prefect
 
-    schemes = {"canopy": CANOPY, "canopy-or-not": CANOPY_OR_NOT}
-    if classes not in schemes:
-        _stop(f"--classes {classes}: one of {', '.join(schemes)}; other classes go into a configuration", USAGE)
     given = {
         "aoi": aoi,
-        "labels": {
-            "path": labels,
-            "class_field": class_field,
-            "values": _pairs(value),
-            "at_least": at_least,
-            "outside": outside,
-            "margin": margin,
-        },
-        "classes": [settings.model_dump() for settings in schemes[classes]],
+        "labels": _labels(
+            path=labels,
+            class_field=class_field,
+            values=_pairs(value),
+            table=table,
+            at_least=at_least,
+            outside=outside,
+            margin=margin,
+            ignore=ignore,
+            min_area_ha=min_area_ha,
+            min_width_m=min_width_m,
+            date=label_date,
+            date_field=date_field,
+            max_age_years=max_age_years,
+        ),
+        "classes": _classes(classes),
         "until": until,
         "allow_unmasked": allow_unmasked,
         "name": name,
@@ -532,6 +561,68 @@ def verify(
     raise typer.Exit(0 if report.ok else FAILED)
 
 
+@app.command(epilog="Example: canopus labels --aoi area.geojson --labels nfi.gpkg --table nfi --label-date 2022-03-31")
+def labels(
+    *,
+    aoi: Area,
+    labels: Annotated[str, typer.Option(help="GeoPackage, GeoJSON, Shapefile or raster.")],
+    class_field: ClassField = None,
+    classes: Scheme = "canopy",
+    value: Values = None,
+    table: Table = None,
+    at_least: LowestValue = None,
+    outside: Outside = "none",
+    margin: Margin = 1,
+    ignore: IgnoreAreas = None,
+    min_area_ha: LeastArea = None,
+    min_width_m: LeastWidth = None,
+    label_date: LabelDate = None,
+    date_field: DateField = None,
+    max_age_years: LargestAge = None,
+    block: Annotated[int, typer.Option(help="Pixels on a side of a block of train, validation or test.")] = 32,
+    gap: Annotated[int, typer.Option(help="Pixels beside a block of another part that belong to none.")] = 2,
+    shares: Annotated[str, typer.Option(help="Of train, validation and test.")] = "0.7,0.15,0.15",
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    warehouse: Warehouse = "./warehouse",
+    crs: Crs = None,
+    out: Annotated[str, typer.Option(help="Folder of labels.json and labels.png.")] = "labels-report",
+    as_json: Json = False,
+) -> None:
+    """Show what labels hold on the grid of an area: counts, areas, what is unknown and why, a split, a picture."""
+    from flows.config import LabelReportConfig, make_config
+    from flows.labels import report_labels
+    from tasks.earth.label_report import describe_labels
+
+    given = {
+        "aoi": aoi,
+        "labels": _labels(
+            path=labels,
+            class_field=class_field,
+            values=_pairs(value),
+            table=table,
+            at_least=at_least,
+            outside=outside,
+            margin=margin,
+            ignore=ignore,
+            min_area_ha=min_area_ha,
+            min_width_m=min_width_m,
+            date=label_date,
+            date_field=date_field,
+            max_age_years=max_age_years,
+        ),
+        "classes": _classes(classes),
+        "block": block,
+        "gap": gap,
+        "shares": shares.split(","),
+        "seed": seed,
+        "warehouse": warehouse,
+        "crs": crs,
+        "out": out,
+    }
+    report = report_labels(make_config(LabelReportConfig, _stated(given)))
+    _say(json.dumps(report) if as_json else describe_labels(report))
+
+
 @app.command(epilog="Example: canopus sample warehouse/products/canopy/ID --size 300 --out sample.gpkg")
 def sample(
     product: Annotated[str, typer.Argument(help="Folder, URL or item file of a map.")],
@@ -554,21 +645,34 @@ def evaluate_map(
     labels: Annotated[
         str | None, typer.Option(help="Held-out polygons or raster: confusion and ranking scores.")
     ] = None,
-    class_field: ClassField = "class",
+    class_field: ClassField = None,
     value: Values = None,
+    table: Table = None,
     at_least: LowestValue = None,
     outside: Outside = "none",
     margin: Margin = 0,
+    ignore: IgnoreAreas = None,
     sample: Annotated[
         Path | None, typer.Option(help="Labelled probability sample: accuracy and areas with intervals.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Score a map against held-out labels, or against a probability sample."""
+    from flows.config import LabelSettings, make_config
+    from flows.labels import to_rules
     from tasks.earth.assess import score_map
-    from tasks.earth.labels import LabelRules
 
-    rules = LabelRules(class_field, _pairs(value), at_least, outside, margin)
+    given = _labels(
+        path=labels or "",
+        class_field=class_field,
+        values=_pairs(value),
+        table=table,
+        at_least=at_least,
+        outside=outside,
+        margin=margin,
+        ignore=ignore,
+    )
+    rules = to_rules(make_config(LabelSettings, given))
     report = score_map(product, labels=labels, rules=rules, sample=sample)
     _say(json.dumps(report.scores, default=str) if as_json else report.text)
 
@@ -709,6 +813,20 @@ def up(
     from flows.up import serve
 
     serve(warehouse, port, say=_say)
+
+
+def _labels(**given: Any) -> dict[str, Any]:
+    """Return the settings of labels from what was given."""
+    return _stated(given)
+
+
+def _classes(scheme: str) -> list[dict[str, Any]]:
+    from flows.config import CANOPY, CANOPY_OR_NOT
+
+    schemes = {"canopy": CANOPY, "canopy-or-not": CANOPY_OR_NOT}
+    if scheme not in schemes:
+        _stop(f"--classes {scheme}: one of {', '.join(schemes)}; other classes go into a configuration", USAGE)
+    return [settings.model_dump() for settings in schemes[scheme]]
 
 
 def _pairs(values: list[str] | None) -> dict[str, str]:

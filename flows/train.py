@@ -9,16 +9,15 @@ from prefect import flow
 from prefect.states import Completed
 
 from flows.config import TrainEarthPTConfig, TrainFloorConfig
+from flows.labels import to_classes, to_rules
 from flows.runtime import Summary
 from models.data import Augmentation
 from models.earthpt import EarthPTConfig
 from models.training import TrainConfig
-from storage.classes import LandClass
 from storage.location import resolve
 from tasks.earth.earthpt_training import EarthPTRequest, TrainedEarthPT, train_earthpt
 from tasks.earth.forecast_evaluation import parse_holdout
 from tasks.earth.grid import read_area
-from tasks.earth.labels import LabelRules
 from tasks.earth.training import FloorRequest, Split, TrainedModel
 from tasks.earth.training_data import AreaChoice, DataChoice
 from tasks.train import train_earthpt_task, train_floor_task
@@ -57,8 +56,8 @@ def to_request(config: TrainFloorConfig) -> FloorRequest:
         warehouse=resolve(config.warehouse).url,
         area=read_area(config.aoi),
         labels=config.labels.path,
-        rules=LabelRules(**config.labels.model_dump(exclude={"path"})),
-        classes=tuple(LandClass(**settings.model_dump()) for settings in config.classes),
+        rules=to_rules(config.labels),
+        classes=to_classes(config.classes),
         name=config.name,
         crs=config.crs,
         resolution=config.resolution,

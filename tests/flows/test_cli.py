@@ -30,6 +30,7 @@ COMMANDS = (
     "embed",
     "run",
     "verify",
+    "labels",
     "sample",
     "evaluate",
     "status",
