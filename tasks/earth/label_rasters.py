@@ -145,7 +145,8 @@ def _below_unit(classes: np.ndarray, pixels: int, width: int) -> np.ndarray:
             size = np.bincount(patch.ravel(), minlength=count + 1)
             small |= own & (size[patch] < pixels)
         if width > 1:
-            small |= own & ~binary_opening(own, np.ones((width, width), bool))
+            # what is cut off by the edge of the raster is not narrow
+            small |= own & ~binary_opening(own | (classes == NO_CLASS), np.ones((width, width), bool))
     return small
 
 

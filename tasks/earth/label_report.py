@@ -177,6 +177,7 @@ def _report(
         "unknown": {name: _size(count, hectares) for name, count in reasons.items()},
         "split": {
             **asdict(request.split),
+            "shares": list(request.split.shares),
             "pixels": {
                 part: {name: int((own & at).sum()) for name, own in pixels.items()} for part, at in parts.items()
             },

@@ -3,53 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
 import pytest
-import rasterio
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from label_cases import CRS, GRID, LEFT, TOP, pixels, write_polygons, write_raster
 from odc.geo.geobox import GeoBox
-from scipy.ndimage import minimum_filter
+from shapely.affinity import translate
 from shapely.geometry import Point, box
+from shapely.ops import unary_union
 
 from storage.classes import CANOPY_CLASSES, CANOPY_OR_NOT, NO_CLASS
-from tasks.earth.label_rules import LabelRules
-from tasks.earth.label_splits import blocked_folds
+from tasks.earth.label_rules import LabelRules, Reason
 from tasks.earth.labels import open_labels
 from tasks.errors import ConfigurationError
-
-CRS = "EPSG:32633"
-LEFT, TOP = 500_000, 5_000_000
-GRID = GeoBox((20, 30), Affine(10, 0, LEFT, 0, -10, TOP), CRS)
-
-
-def pixels(column: float, row: float, to_column: float, to_row: float) -> object:
-    """Return the rectangle between two pixel corners of `GRID`."""
-    return box(LEFT + 10 * column, TOP - 10 * to_row, LEFT + 10 * to_column, TOP - 10 * row)
-
-
-def write_polygons(path: Path, values: list[object], shapes: list[object], *, crs: str | None = CRS) -> Path:
-    geopandas.GeoDataFrame({"class": values}, geometry=shapes, crs=crs).to_file(path)
-    return path
-
-
-def write_raster(
-    path: Path, values: np.ndarray, *, pixel: float = 20, nodata: float | None = 255, crs: str | None = CRS
-) -> Path:
-    profile = {
-        "driver": "GTiff",
-        "height": values.shape[0],
-        "width": values.shape[1],
-        "count": 1,
-        "dtype": values.dtype,
-    }
-    transform = Affine(pixel, 0, LEFT, 0, -pixel, TOP)
-    with rasterio.open(path, "w", **profile, transform=transform, crs=crs, nodata=nodata) as target:
-        target.write(values, 1)
-    return path
 
 
 @pytest.mark.parametrize("suffix", ["gpkg", "geojson", "shp"])
@@ -216,25 +187,177 @@ def test_labels_elsewhere_and_labels_in_another_unit_are_refused(tmp_path: Path)
         cover.require_overlap([far])
 
 
-def test_folds_keep_blocks_whole_and_share_them_out() -> None:
-    folds = blocked_folds((100, 70), block_size=20, folds=5, seed=3)
-    assert folds.shape == (100, 70)
-    for row in range(0, 100, 20):
-        for column in range(0, 70, 20):
-            assert np.unique(folds[row : row + 20, column : column + 20]).size == 1
-    assert np.bincount(folds[::20, ::20].ravel()).tolist() == [4, 4, 4, 4, 4]
-    np.testing.assert_array_equal(folds, blocked_folds((100, 70), block_size=20, folds=5, seed=3))
-    assert (folds != blocked_folds((100, 70), block_size=20, folds=5, seed=4)).any()
+def test_polygons_below_the_mapping_unit_are_unknown_and_not_none(tmp_path: Path) -> None:
+    # 0.24 ha, 0.25 ha, and 0.45 ha of which 0.2 ha are a strip of 20 m
+    shapes = [pixels(1, 1, 5, 7), pixels(7, 1, 12, 6), unary_union([pixels(14, 1, 19, 6), pixels(19, 3, 29, 5)])]
+    path = write_polygons(tmp_path / "a.gpkg", ["conifer"] * 3, shapes)
+    rules = LabelRules(outside="none", margin=0, min_area_ha=0.25, min_width_m=25)
+    known = open_labels(path, CANOPY_CLASSES, rules).explained(GRID)
+    assert (known.classes[1:7, 1:5] == NO_CLASS).all()
+    assert (known.classes[1:6, 7:12] == 2).all()
+    assert (known.classes[1:6, 14:19] == 2).all()
+    assert (known.classes[3:5, 19:29] == NO_CLASS).all()
+    assert (known.reason == Reason.BELOW_UNIT).sum() == 24 + 20
+    assert (known.classes == 0).sum() == 600 - 24 - 20 - 25 - 25
 
 
-def test_a_gap_keeps_folds_apart() -> None:
-    folds = blocked_folds((60, 60), block_size=20, folds=3, seed=0, gap=2)
-    for fold in range(3):
-        near = minimum_filter((folds != fold).astype(np.uint8), 5, mode="constant", cval=1) == 0
-        assert not ((folds != fold) & (folds >= 0) & near).any()
-    assert (folds[8:12, 8:12] >= 0).all()
+def test_an_opening_takes_no_corners(tmp_path: Path) -> None:
+    path = write_polygons(tmp_path / "a.gpkg", ["conifer"], [pixels(5, 5, 15, 15)])
+    known = open_labels(path, CANOPY_CLASSES, LabelRules(margin=0, min_width_m=99)).explained(GRID)
+    assert (known.classes == 2).sum() == 100
 
 
-def test_too_few_blocks_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="smaller blocks"):
-        blocked_folds((10, 10), block_size=20, folds=2, seed=0)
+def test_margins_are_kept_beside_what_is_below_the_mapping_unit(tmp_path: Path) -> None:
+    path = write_polygons(tmp_path / "a.gpkg", ["conifer"], [pixels(10, 8, 13, 11)])
+    known = open_labels(path, CANOPY_CLASSES, LabelRules(outside="none", margin=1, min_area_ha=1)).explained(GRID)
+    assert (known.reason == Reason.MARGIN).sum() == 25 - 9
+    assert (known.classes == 0).sum() == 600 - 25
+
+
+def test_patches_of_a_raster_below_the_mapping_unit_are_unknown(tmp_path: Path) -> None:
+    cells = np.zeros((20, 30), np.uint8)
+    cells[2:5, 2:6] = 1  # 0.12 ha
+    cells[8:12, 2:6] = 1  # 0.16 ha
+    cells[5, 20:29] = 1  # 10 m wide
+    cells[9:12, 20:28] = 1
+    cells[12, 28] = 1  # touches by a corner only
+    path = write_raster(tmp_path / "a.tif", cells, pixel=10, nodata=None)
+    rules = LabelRules(margin=0, min_area_ha=0.13, min_width_m=20)
+    known = open_labels(path, CANOPY_CLASSES, rules).explained(GRID)
+    expected = np.zeros((20, 30), bool)
+    expected[8:12, 2:6] = expected[9:12, 20:28] = True
+    np.testing.assert_array_equal(known.classes == 1, expected)
+    np.testing.assert_array_equal(known.reason == Reason.BELOW_UNIT, (cells == 1) & ~expected)
+
+
+@settings(max_examples=10, deadline=None)
+@given(row=st.integers(0, 12), column=st.integers(0, 20), seed=st.integers(0, 99))
+def test_any_cut_of_a_raster_keeps_the_same_patches(
+    tmp_path_factory: pytest.TempPathFactory, row: int, column: int, seed: int
+) -> None:
+    cells = (np.random.default_rng(seed).random((20, 30)) < 0.6).astype(np.uint8)
+    path = write_raster(tmp_path_factory.mktemp("patches") / "a.tif", cells, pixel=10, nodata=None)
+    source = open_labels(path, CANOPY_CLASSES, LabelRules(margin=1, min_area_ha=0.08, min_width_m=15))
+    cut = (slice(row, row + 8), slice(column, column + 9))
+    np.testing.assert_array_equal(source.on(GRID[cut]), source.on(GRID)[cut])
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "tif"])
+def test_in_ignore_areas_nothing_is_known(tmp_path: Path, suffix: str) -> None:
+    ignore = write_polygons(tmp_path / "ignore.gpkg", ["x"], [pixels(3, 2, 9, 12)])
+    if suffix == "gpkg":
+        path = write_polygons(tmp_path / "a.gpkg", ["conifer"], [pixels(0, 0, 30, 20)])
+    else:
+        path = write_raster(tmp_path / "a.tif", np.full((20, 30), 2, np.uint8), pixel=10, nodata=None)
+    known = open_labels(path, CANOPY_CLASSES, LabelRules(ignore=str(ignore))).explained(GRID)
+    expected = np.zeros((20, 30), bool)
+    expected[2:12, 3:9] = True
+    np.testing.assert_array_equal(known.reason == Reason.IGNORE_AREA, expected)
+    # an ignore area is no boundary between classes
+    assert (known.classes[1:-1, 1:-1][~expected[1:-1, 1:-1]] == 2).all()
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "shp"])
+def test_polygons_newer_than_the_labels_or_too_old_are_unknown(tmp_path: Path, suffix: str) -> None:
+    frame = geopandas.GeoDataFrame(
+        {"class": ["conifer"] * 5, "year": [2022, 2021, 2012, 2011, None]},
+        geometry=[pixels(5 * k, 0, 5 * k + 5, 20) for k in range(5)],
+        crs=CRS,
+    )
+    path = tmp_path / f"a.{suffix}"
+    frame.to_file(path)
+    rules = LabelRules(margin=0, outside="none", date="2021-06-30", date_field="year", max_age_years=9)
+    known = open_labels(path, CANOPY_CLASSES, rules).explained(GRID)
+    assert known.classes[0, ::5].tolist() == [NO_CLASS, 2, 2, NO_CLASS, 2, 0]
+    assert known.reason[0, [0, 15]].tolist() == [Reason.DATE] * 2
+
+
+def test_dates_of_polygons_may_be_days(tmp_path: Path) -> None:
+    frame = geopandas.GeoDataFrame(
+        {"class": ["conifer"] * 3, "seen": ["2021-07-01", "2021-06-30", " "]},
+        geometry=[pixels(5 * k, 0, 5 * k + 5, 20) for k in range(3)],
+        crs=CRS,
+    )
+    frame.to_file(tmp_path / "a.gpkg")
+    rules = LabelRules(margin=0, date="2021-06-30", date_field="seen")
+    assert open_labels(tmp_path / "a.gpkg", CANOPY_CLASSES, rules).on(GRID)[0, [0, 5, 10]].tolist() == [NO_CLASS, 2, 2]
+    frame["seen"] = "last spring"
+    frame.to_file(tmp_path / "b.gpkg")
+    with pytest.raises(ConfigurationError, match=r"b\.gpkg: field 'seen' holds last spring"):
+        open_labels(tmp_path / "b.gpkg", CANOPY_CLASSES, rules)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "crs"), [("gpkg", "EPSG:32633"), ("geojson", "EPSG:27700"), ("shp", "EPSG:3035"), ("shp", "EPSG:27700")]
+)
+def test_degrees_said_to_be_metres_are_refused(tmp_path: Path, suffix: str, crs: str) -> None:
+    path = write_polygons(tmp_path / f"a.{suffix}", ["conifer"], [box(-4.1, 50.2, -4.0, 50.3)], crs=crs)
+    with pytest.raises(ConfigurationError, match=rf"a\.{suffix}: coordinates .* look like degrees"):
+        open_labels(path, CANOPY_CLASSES)
+
+
+def test_metres_said_to_be_degrees_or_of_another_country_are_refused(tmp_path: Path) -> None:
+    path = write_polygons(tmp_path / "a.gpkg", ["conifer"], [pixels(0, 0, 9, 9)], crs="EPSG:4326")
+    with pytest.raises(ConfigurationError, match="they are no degrees"):
+        open_labels(path, CANOPY_CLASSES)
+    raster = write_raster(tmp_path / "a.tif", np.ones((5, 5), np.uint8), crs="EPSG:4326")
+    with pytest.raises(ConfigurationError, match=r"a\.tif: coordinates .* they are no degrees"):
+        open_labels(raster, CANOPY_CLASSES)
+    # northing 5,000 km is not in Great Britain
+    path = write_polygons(tmp_path / "b.gpkg", ["conifer"], [pixels(0, 0, 9, 9)], crs="EPSG:27700")
+    with pytest.raises(ConfigurationError, match="which is used in United Kingdom"):
+        open_labels(path, CANOPY_CLASSES)
+
+
+def test_coordinates_in_the_next_zone_are_no_error(tmp_path: Path) -> None:
+    far = translate(pixels(0, 0, 9, 9), xoff=600_000)
+    open_labels(write_polygons(tmp_path / "a.gpkg", ["conifer"], [far]), CANOPY_CLASSES)
+
+
+def test_ignore_areas_are_checked_as_labels_are(tmp_path: Path) -> None:
+    path = write_polygons(tmp_path / "a.gpkg", ["conifer"], [pixels(0, 0, 9, 9)])
+    with pytest.raises(ConfigurationError, match=r"nowhere\.gpkg: not readable"):
+        open_labels(path, CANOPY_CLASSES, LabelRules(ignore=str(tmp_path / "nowhere.gpkg")))
+    wrong = write_polygons(tmp_path / "w.gpkg", ["x"], [box(3, 50, 4, 51)])
+    with pytest.raises(ConfigurationError, match=r"w\.gpkg: coordinates .* look like degrees"):
+        open_labels(path, CANOPY_CLASSES, LabelRules(ignore=str(wrong)))
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "shp"])
+def test_files_of_every_format_name_field_and_value(tmp_path: Path, suffix: str) -> None:
+    path = write_polygons(tmp_path / f"a.{suffix}", ["elm"], [pixels(0, 0, 5, 5)])
+    with pytest.raises(ConfigurationError, match=rf"a\.{suffix}: field 'class' holds elm; known are none"):
+        open_labels(path, CANOPY_CLASSES)
+    with pytest.raises(ConfigurationError, match=rf"a\.{suffix}: no field 'kind'; it has class"):
+        open_labels(path, CANOPY_CLASSES, LabelRules(class_field="kind"))
+    far = open_labels(path, CANOPY_CLASSES, LabelRules(values={"elm": "broadleaved"}))
+    with pytest.raises(ConfigurationError, match=rf"a\.{suffix}: no polygon lies in the area"):
+        far.require_overlap([GRID.translate_pix(3000, 0)])
+
+
+def test_a_raster_with_an_unknown_class_names_it(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", np.full((5, 5), 7, np.uint8))
+    with pytest.raises(ConfigurationError, match=r"a\.tif: the raster holds 7; known are none"):
+        open_labels(path, CANOPY_CLASSES)
+    with pytest.raises(ConfigurationError, match=r"a\.tif: date_field year is an attribute of polygons"):
+        open_labels(path, CANOPY_CLASSES, LabelRules(date="2020-01-01", date_field="year"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"date_field": "year"}, "which day the labels are of"),
+        ({"date": "2020-01-01", "max_age_years": 3.0}, "date_field"),
+        ({"date": "2020"}, "wanted is YYYY-MM-DD"),
+        ({"min_area_ha": -1.0}, "cannot be negative"),
+    ],
+)
+def test_rules_that_cannot_be_say_why(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        LabelRules(**change)
+
+
+def test_a_file_without_polygons_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    with pytest.raises(ConfigurationError, match=r"a\.geojson: holds no"):
+        open_labels(tmp_path / "a.geojson", CANOPY_CLASSES)
