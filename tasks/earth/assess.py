@@ -18,7 +18,7 @@ from storage.publish import local_copy, locate_product
 from tasks.earth.accuracy import NOT_ESTIMATED, AccuracyEstimates, Estimate, estimate_from_sample, mapped_areas
 from tasks.earth.labels import LabelRules, open_labels
 from tasks.earth.sample import Allocation, draw_sample, read_sample, write_sample
-from tasks.earth.scores import confusion_matrix, ranking_scores
+from tasks.earth.scores import class_scores
 from tasks.errors import ConfigurationError
 
 
@@ -51,6 +51,12 @@ class PublishedMap:
         with rasterio.open(self.folder / "probability.tif") as source:
             stored = source.read(index + 1)
             return np.where(stored == source.nodata, np.nan, stored * source.scales[index]).astype(np.float32)
+
+    @property
+    def hectares(self) -> float:
+        """Return the area that has a class."""
+        pixels = sum(int((self.values == known.value).sum()) for known in self.classes)
+        return pixels * float(abs(self.geobox.affine.a * self.geobox.affine.e)) / 1e4
 
     def areas(self) -> dict[str, Any]:
         """Return mapped areas per class, as such."""
@@ -133,7 +139,7 @@ def score_map(
         if sample is not None:
             estimates = estimate_from_sample(read_sample(sample), [known.name for known in found.classes])
             scores["estimates"] = _plain(estimates)
-            lines += _words_of_estimates(estimates, found)
+            lines += words_of_estimates(estimates, total_hectares=found.hectares)
         else:
             lines += [
                 f"mapped {name:<14} {area:,.1f} ha" for name, area in scores["mapped_areas"]["mapped_hectares"].items()
@@ -156,42 +162,37 @@ def _against_labels(found: PublishedMap, labels: str, rules: LabelRules) -> dict
     source.require_overlap([found.geobox])
     reference = source.on(found.geobox)
     known = (reference != NO_CLASS) & (found.values != NO_CLASS)
-    truth, mapped = reference[known], found.values[known]
+    probability = np.stack([found.probability(k)[known] for k in range(len(found.classes))], axis=1)
+    scores = class_scores(probability, reference[known], classes=found.classes, mapped=found.values[known])
     names = [land_class.name for land_class in found.classes]
-    per_class = {}
-    for index, land_class in enumerate(found.classes):
-        scores = ranking_scores(truth == land_class.value, found.probability(index)[known])
-        per_class[land_class.name] = asdict(scores)
-    canopy = ranking_scores(truth != found.classes[0].value, 1.0 - found.probability(0)[known])
-    matrix = confusion_matrix(mapped, truth, [land_class.value for land_class in found.classes])
     return {
         "labels": labels,
         "pixels": int(known.sum()),
-        "confusion": {"rows": "map", "columns": "reference", "classes": names, "counts": matrix.tolist()},
-        "classes": per_class,
-        "canopy": asdict(canopy),
+        **scores,
+        "confusion": {"rows": "map", "columns": "reference", "classes": names, "counts": scores["confusion"]["matrix"]},
     }
 
 
 def _words_of_labels(scores: dict[str, Any]) -> list[str]:
-    lines = [f"against {scores['labels']}: {scores['pixels']} pixels", "class          ROC-AUC  PR-AUC  prevalence"]
-    for name, found in (scores["classes"] | {"canopy": scores["canopy"]}).items():
-        lines.append(
-            f"{name:<14} {_number(found['roc_auc'])}    {_number(found['pr_auc'])}   {_number(found['prevalence'])}"
-        )
+    lines = [
+        f"against {scores['labels']}: {scores['pixels']} pixels",
+        "class          ROC-AUC  PR-AUC   prevalence  F1",
+    ]
+    for name, found in (scores["classes"] | {name: scores[name] for name in ("canopy",) if name in scores}).items():
+        numbers = [_number(found[key]) for key in ("roc_auc", "pr_auc", "prevalence", "f1")]
+        lines.append(f"{name:<14} {numbers[0]}   {numbers[1]}   {numbers[2]}      {numbers[3]}")
     lines.append("confusion, map in rows, reference in columns: " + ", ".join(scores["confusion"]["classes"]))
     lines += ["  " + "  ".join(f"{int(count):>8}" for count in row) for row in scores["confusion"]["counts"]]
     return lines
 
 
-def _words_of_estimates(estimates: AccuracyEstimates, found: PublishedMap) -> list[str]:
-    total = sum((found.values == known.value).sum() for known in found.classes)
-    hectares = float(total) * abs(found.geobox.affine.a * found.geobox.affine.e) / 1e4
+def words_of_estimates(estimates: AccuracyEstimates, *, total_hectares: float) -> list[str]:
+    """Return accuracy and areas with their intervals, a line each."""
     lines = [f"{estimates.method}; overall accuracy {_interval(estimates.overall)}"]
     lines.append("class          user's accuracy        producer's accuracy    area, ha")
     rows = zip(estimates.classes, estimates.users, estimates.producers, estimates.area_share, strict=True)
     for name, users, producers, share in rows:
-        area = f"{share.value * hectares:,.1f} ({share.low * hectares:,.1f} to {share.high * hectares:,.1f})"
+        area = f"{share.value * total_hectares:,.1f} ({share.low * total_hectares:,.1f} to {share.high * total_hectares:,.1f})"
         lines.append(f"{name:<14} {_interval(users):<22} {_interval(producers):<22} {area}")
     return [*lines, *estimates.notes]
 

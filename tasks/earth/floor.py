@@ -14,13 +14,10 @@ from storage.classes import LandClass
 from storage.cube import SeriesBlock
 from tasks.earth.label_splits import NO_FOLD, blocked_folds
 from tasks.earth.mapping import to_physical
-from tasks.earth.scores import RankingScores, confusion_matrix, ranking_scores, reliability
+from tasks.earth.scores import RankingScores, class_scores, ranking_scores
 from tasks.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
-
-NO_CANOPY = "none"
-"""Name of the class that is not canopy; where a map has it, everything else together is scored as canopy."""
 
 
 @dataclass(frozen=True)
@@ -163,9 +160,7 @@ def train_forest(
     blank = ForestClassifier(tuple(bands), values, settings.forest, stands_for=_stands_for(pixels, values))
     probability = cross_validate(blank, pixels, jobs=jobs)
     scored = pixels.folds != NO_FOLD
-    metrics = score_probabilities(
-        probability[scored], pixels.labels[scored], classes=classes, weights=pixels.weights[scored]
-    )
+    metrics = class_scores(probability[scored], pixels.labels[scored], classes=classes, weights=pixels.weights[scored])
     log.info("trained on %d pixels of %d features", *pixels.features.shape)
     return TrainedFloor(
         classifier=blank.fit(pixels.features, pixels.labels, jobs=jobs),
@@ -250,36 +245,6 @@ def cross_validate(classifier: ForestClassifier, pixels: LabelledPixels, *, jobs
         fitted = classifier.fit(pixels.features[seen], pixels.labels[seen], jobs=jobs)
         probability[held] = fitted.predict_proba(pixels.features[held], jobs=jobs)
     return probability
-
-
-def score_probabilities(
-    probability: np.ndarray, labels: np.ndarray, *, classes: Sequence[LandClass], weights: np.ndarray | None = None
-) -> dict[str, Any]:
-    """Return confusion and ranking scores as JSON types.
-
-    Parameters
-    ----------
-    probability : ndarray, shape (N, K)
-        In the order of `classes`.
-    labels : ndarray, shape (N,)
-        Class values.
-    classes : sequence of LandClass
-        Classes of the map; where one is called ``"none"``, the others together are scored as ``"canopy"``.
-    weights : ndarray, shape (N,), optional
-        Labelled pixels that each stands for.
-    """
-    values = [known.value for known in classes]
-    mapped = np.asarray(values)[probability.argmax(axis=1)]
-    matrix = confusion_matrix(mapped, labels, values, weights=weights)
-    of_class = {
-        known.name: _scores(labels == known.value, probability[:, k], weights) for k, known in enumerate(classes)
-    }
-    return {
-        "overall_accuracy": float(np.trace(matrix) / matrix.sum()),
-        "confusion": {"rows": "map", "columns": "reference", "matrix": matrix.round(1).tolist()},
-        "classes": of_class,
-        **_canopy_scores(probability, labels, classes, weights),
-    }
 
 
 @dataclass(frozen=True)
@@ -408,24 +373,6 @@ def _stands_for(pixels: LabelledPixels, values: Sequence[int]) -> tuple[float, .
     """Return the weight of a pixel of each class relative to the largest; empty where all are equal."""
     weights = np.array([pixels.weights[pixels.labels == value][0] for value in values])
     return () if np.ptp(weights) == 0 else tuple((weights / weights.max()).tolist())
-
-
-def _scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarray | None) -> dict[str, float | None]:
-    scores = ranking_scores(positive, score, weights=weights)
-    return {"roc_auc": scores.roc_auc, "pr_auc": scores.pr_auc, "prevalence": scores.prevalence}
-
-
-def _canopy_scores(
-    probability: np.ndarray, labels: np.ndarray, classes: Sequence[LandClass], weights: np.ndarray | None
-) -> dict[str, Any]:
-    names = [known.name for known in classes]
-    if NO_CANOPY not in names:
-        return {}
-    column = names.index(NO_CANOPY)
-    canopy = 1 - probability[:, column].astype(float)
-    positive = labels != classes[column].value
-    error = reliability(positive, canopy, weights=weights)["expected_calibration_error"]
-    return {"canopy": {**_scores(positive, canopy, weights), "expected_calibration_error": error}}
 
 
 def _evaluation(pixels: LabelledPixels) -> str:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from storage.classes import LandClass
+
+NO_CANOPY = "none"
+"""Name of the class that is not canopy; where a map has it, everything else together is scored as canopy."""
+CURVE_POINTS = 101
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,83 @@ def ranking_scores(positive: np.ndarray, score: np.ndarray, *, weights: np.ndarr
     )
 
 
+def class_scores(
+    probability: np.ndarray,
+    labels: np.ndarray,
+    *,
+    classes: Sequence[LandClass],
+    mapped: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Return the scores of probabilities against labels as JSON types.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (N, K)
+        In the order of `classes`.
+    labels : ndarray, shape (N,)
+        Class values.
+    classes : sequence of LandClass
+        Classes of the map; where one is called ``"none"``, the others together are scored as ``"canopy"``.
+    mapped : ndarray, shape (N,), optional
+        The map's class values; by default the most probable class.
+    weights : ndarray, shape (N,), optional
+        What each pixel stands for.
+
+    Returns
+    -------
+    dict
+        ``overall_accuracy``; ``confusion``; ``classes`` and, where there is ``"none"``, ``canopy``: ROC-AUC, PR-AUC,
+        prevalence, F1 at the map's class, and expected calibration error.
+    """
+    values = [known.value for known in classes]
+    if mapped is None:
+        mapped = np.asarray(values)[probability.argmax(axis=1)]
+    matrix = confusion_matrix(mapped, labels, values, weights=weights)
+    found: dict[str, Any] = {
+        "overall_accuracy": float(np.trace(matrix) / matrix.sum()),
+        "confusion": {"rows": "map", "columns": "reference", "matrix": matrix.round(1).tolist()},
+        "classes": {
+            known.name: _one_class(
+                labels == known.value, probability[:, k], mapped=mapped == known.value, weights=weights
+            )
+            for k, known in enumerate(classes)
+        },
+    }
+    place = canopy_of(classes)
+    if place is not None:
+        none, column = place
+        canopy = 1 - probability[:, column].astype(float)
+        found["canopy"] = _one_class(labels != none, canopy, mapped=mapped != none, weights=weights)
+    return found
+
+
+def canopy_of(classes: Sequence[LandClass]) -> tuple[int, int] | None:
+    """Return value and column of the class that is not canopy, None where there is none."""
+    return next(((known.value, k) for k, known in enumerate(classes) if known.name == NO_CANOPY), None)
+
+
+def f1_score(positive: np.ndarray, mapped: np.ndarray, *, weights: np.ndarray | None = None) -> float | None:
+    """Return 2 TP / (2 TP + FP + FN); None where the class is neither in the reference nor on the map."""
+    weight = np.ones(len(positive)) if weights is None else weights
+    both = float(weight[positive & mapped].sum())
+    total = float(weight[positive].sum() + weight[mapped].sum())
+    return 2 * both / total if total else None
+
+
+def precision_recall(positive: np.ndarray, score: np.ndarray) -> dict[str, list[float]]:
+    """Return the precision at each hundredth of recall, the best at or beyond it; empty where a class is absent."""
+    from sklearn.metrics import precision_recall_curve
+
+    if not 0 < positive.mean() < 1:
+        return {"recall": [], "precision": []}
+    precision, recall, _ = precision_recall_curve(positive, score)  # by falling recall
+    best = np.maximum.accumulate(precision[:-1])[::-1]
+    wanted = np.linspace(0, 1, CURVE_POINTS)
+    at = np.searchsorted(recall[:-1][::-1], wanted - 1e-12)
+    return {"recall": wanted.tolist(), "precision": best[np.minimum(at, len(best) - 1)].tolist()}
+
+
 def reliability(
     positive: np.ndarray, probability: np.ndarray, *, bins: int = 10, weights: np.ndarray | None = None
 ) -> dict[str, Any]:
@@ -117,6 +200,14 @@ def reliability(
         "share": share.tolist(),
         "expected_calibration_error": float((share * np.abs(predicted - observed)).sum()),
     }
+
+
+def _one_class(
+    positive: np.ndarray, probability: np.ndarray, *, mapped: np.ndarray, weights: np.ndarray | None
+) -> dict[str, float | None]:
+    error = reliability(positive, probability, weights=weights)["expected_calibration_error"]
+    ranked = asdict(ranking_scores(positive, probability, weights=weights))
+    return ranked | {"f1": f1_score(positive, mapped, weights=weights), "expected_calibration_error": error}
 
 
 def _positions(values: np.ndarray, classes: Sequence[int]) -> np.ndarray:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.earth.scores import RankingScores, confusion_matrix, ranking_scores, reliability
+from storage.classes import CANOPY_CLASSES
+from tasks.earth.scores import (
+    RankingScores,
+    class_scores,
+    confusion_matrix,
+    f1_score,
+    precision_recall,
+    ranking_scores,
+    reliability,
+)
 
 
 def test_confusion_has_the_map_in_rows() -> None:
@@ -61,3 +70,44 @@ def test_reliability_finds_the_calibration_error_that_was_put_in() -> None:
     assert honest["expected_calibration_error"] < 0.005
     assert bold["expected_calibration_error"] == pytest.approx(0.2, abs=0.005)
     assert sum(honest["share"]) == pytest.approx(1)
+
+
+def test_f1_of_counts_made_by_hand() -> None:
+    positive = np.array([True, True, True, False, False])
+    mapped = np.array([True, True, False, True, False])
+    assert f1_score(positive, mapped) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert f1_score(positive, mapped, weights=np.array([1.0, 1, 4, 1, 1])) == pytest.approx(4 / (4 + 1 + 4))
+    assert f1_score(np.zeros(3, bool), np.zeros(3, bool)) is None
+
+
+def test_the_curve_holds_the_average_precision() -> None:
+    rng = np.random.default_rng(3)
+    positive = rng.random(20_000) < 0.2
+    score = rng.normal(size=20_000) + positive
+    curve = precision_recall(positive, score)
+    assert np.all(np.diff(curve["recall"]) > 0)
+    assert np.all(np.diff(curve["precision"]) <= 0)
+    assert curve["precision"][-1] == pytest.approx(0.2, abs=0.01)
+    area = np.trapezoid(curve["precision"], curve["recall"])
+    assert area == pytest.approx(ranking_scores(positive, score).pr_auc, abs=0.02)
+    assert precision_recall(np.ones(3, bool), np.arange(3.0)) == {"recall": [], "precision": []}
+
+
+def test_a_perfect_ranking_has_precision_one_at_every_recall() -> None:
+    positive = np.arange(100) >= 60
+    assert set(precision_recall(positive, np.arange(100.0))["precision"]) == {1.0}
+
+
+def test_scores_of_classes_and_of_canopy_as_a_whole() -> None:
+    labels = np.array([0, 0, 1, 2, 2])
+    probability = np.array([[0.9, 0.1, 0], [0.4, 0.5, 0.1], [0.2, 0.3, 0.5], [0.1, 0.2, 0.7], [0.6, 0.1, 0.3]])
+    found = class_scores(probability, labels, classes=CANOPY_CLASSES)
+    assert found["overall_accuracy"] == pytest.approx(2 / 5)
+    assert found["classes"]["conifer"]["f1"] == pytest.approx(2 / (2 + 1 + 1))
+    # mapped as canopy: 1, 2, 3; canopy: 2, 3, 4
+    assert found["canopy"]["f1"] == pytest.approx(4 / 6)
+    assert found["canopy"]["prevalence"] == pytest.approx(0.6)
+    # canopy 0.1 0.6 0.8 0.9 0.4: one of six pairs is the wrong way round
+    assert found["canopy"]["roc_auc"] == pytest.approx(5 / 6)
+    other = class_scores(probability, labels, classes=CANOPY_CLASSES, mapped=labels)
+    assert other["canopy"]["f1"] == other["overall_accuracy"] == 1.0
