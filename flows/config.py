@@ -331,6 +331,22 @@ class TrainEarthPTConfig(Settings):
         return self
 
 
+class GateSettings(Settings):
+    """What a map has to be before it is published; null switches a check off."""
+
+    min_valid: float | None = Field(0.5, ge=0, le=1, description="least share of the area with a class")
+    max_seam: float | None = Field(1.5, ge=1, description="largest jump over borders, in jumps beside them")
+    max_drift: float | None = Field(0.25, ge=0, description="largest change of a class's area since the last map")
+    max_age_days: int | None = Field(
+        92, ge=0, description="largest age of the newest clear look on the day that is asked for"
+    )
+    min_seen: float | None = Field(0.05, ge=0, le=1, description="least share seen clear since the last earlier map")
+    asked: date | None = Field(None, description="day that is asked for; by default until, or the newest look")
+    allow: tuple[Literal["valid", "seams", "drift", "freshness", "coverage"], ...] = Field(
+        (), description="checks that may fail; the item says so"
+    )
+
+
 class MapConfig(AreaSettings):
     """Publish a map of an area from a trained model."""
 
@@ -339,7 +355,26 @@ class MapConfig(AreaSettings):
     title: str = "Tree canopy"
     until: date | None = Field(None, description="use looks up to this day; by default all")
     window_days: int | None = Field(None, ge=1, description="use looks of so many days up to then; by default all")
+    gates: GateSettings = GateSettings()
+    sample: str | None = Field(None, description="labelled probability sample; the report estimates areas from it")
     dask: Dask = None
+
+
+class BackfillConfig(Settings):
+    """Publish the maps of a period, each as the update would have on its day."""
+
+    map: MapConfig
+    start: date
+    end: date = Field(default_factory=lambda: datetime.now(UTC).date())
+    every: str = Field("1M", pattern=r"^[1-9][0-9]*[DWMY]$", description="time between maps: 1M, 3M, 1Y, 2W, 10D")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> BackfillConfig:
+        if self.start > self.end:
+            raise ValueError(f"start {self.start} lies after end {self.end}")
+        if self.map.until is not None:
+            raise ValueError("map.until is set by start, end and every: leave it out")
+        return self
 
 
 class ForecastConfig(AreaSettings):
@@ -408,6 +443,12 @@ class UpdateConfig(Settings):
     ingest: IngestConfig
     map: MapConfig
     map_without_news: bool = Field(False, description="publish even where no new look came in")
+
+    @property
+    def map_asked(self) -> MapConfig:
+        """Return the map's settings; its looks have to be fresh on the last day of the search."""
+        asked = self.map.gates.asked or self.map.until or self.ingest.end
+        return self.map.model_copy(update={"gates": self.map.gates.model_copy(update={"asked": asked})})
 
 
 class SimulateSettings(Settings):

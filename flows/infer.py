@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from prefect import flow
 from prefect.states import Completed
 
-from flows.config import MapConfig
-from flows.runtime import Summary, task_runner
+from flows.config import GateSettings, MapConfig
+from flows.runtime import NO_NEWS_NAME, Summary, task_runner
 from storage.location import resolve
 from storage.publish import Receipt
 from tasks.earth.canopy_map import MapRequest
+from tasks.earth.gates import Checked, GateRules
 from tasks.earth.grid import read_area
 from tasks.earth.regional import Prepared
-from tasks.infer import fill_cell, freeze_map, publish_product
+from tasks.infer import check_staged_map, fill_cell, freeze_map, publish_map, report_map
 
 
 @flow(name="map-canopy")
@@ -22,8 +24,16 @@ def map_canopy(config: MapConfig) -> Any:
     """Classify the cubes of an area region by region, and publish the map."""
     prepared = freeze_map(to_request(config))
     filled = fill_cells(prepared, "map", config.dask)
-    receipt = publish_product(prepared)
-    return Completed(message=f"{receipt.state}: {receipt.item_url}", data=summarise(prepared, receipt, filled))
+    checked = check_staged_map(prepared, to_rules(config.gates), config.sample)
+    if checked.nothing_new:
+        return hold_back(prepared, checked, filled)
+    receipt = publish_map(prepared, checked)
+    report = report_map(prepared, receipt, checked)
+    summary = summarise(prepared, receipt, filled)
+    return Completed(
+        message=f"{receipt.state}: {receipt.item_url}",
+        data=replace(summary, notes=allowed(checked), details={**summary.details, "report": report.url}),
+    )
 
 
 def to_request(config: MapConfig) -> MapRequest:
@@ -40,6 +50,24 @@ def to_request(config: MapConfig) -> MapRequest:
         allow_unmasked=config.allow_unmasked,
         window_days=config.window_days,
     )
+
+
+def to_rules(settings: GateSettings) -> GateRules:
+    """Return the limits of the checks, from what the user wrote."""
+    asked = settings.asked.isoformat() if settings.asked else None
+    return GateRules(**settings.model_dump() | {"asked": asked})
+
+
+def hold_back(prepared: Prepared, checked: Checked, filled: int) -> Any:
+    """Return that nothing was seen since the last map: not an error, and not a success either."""
+    note = f"nothing new: {checked.failed[0].sentence}; nothing was published (--allow coverage publishes it)"
+    counts = {"mapped": filled, "already there": len(prepared.job.plan.regions) - filled}
+    return Completed(name=NO_NEWS_NAME, message=note, data=Summary(prepared.run.id, counts, notes=(note,)))
+
+
+def allowed(checked: Checked) -> tuple[str, ...]:
+    """Return the checks that failed and were allowed by hand."""
+    return tuple(f"allowed by hand: {check.name}: {check.sentence}" for check in checked.checks if check.allowed)
 
 
 def fill_cells(prepared: Prepared, kind: str, dask: str | None) -> int:

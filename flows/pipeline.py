@@ -11,7 +11,7 @@ from prefect.states import Completed
 from flows.config import PipelineConfig, SimulateSettings, UpdateConfig
 from flows.infer import map_canopy
 from flows.ingest import ingest_earth
-from flows.runtime import FAILED_NAME, Summary
+from flows.runtime import FAILED_NAME, NO_NEWS_NAME, Summary
 from flows.train import train_floor_model
 from tasks.simulate import generate_archive
 
@@ -32,7 +32,7 @@ def update_canopy_map(config: UpdateConfig) -> Any:
     ingested: Any = ingest_earth(config.ingest)
     if not ingested.counts.get("ingested") and not config.map_without_news:
         return no_news(ingested)
-    mapped: Any = map_canopy(config.map)
+    mapped: Any = map_canopy(config.map_asked)
     return conclude(ingested, mapped)
 
 
@@ -55,11 +55,12 @@ def conclude(*steps: Summary) -> Any:
         notes=tuple(note for step in steps for note in step.notes),
         details={"runs": ", ".join(step.run for step in steps), **last.details},
     )
-    return Completed(name=FAILED_NAME if failures else None, message=f"{', '.join(last.products)}", data=summary)
+    name = FAILED_NAME if failures else None if last.products else NO_NEWS_NAME
+    return Completed(name=name, message=", ".join(last.products or last.notes), data=summary)
 
 
 def no_news(ingested: Summary) -> Any:
     """Return that no new look came in: not an error, and not a success either."""
     note = f"no new data; the newest item the catalogue lists is of {ingested.details.get('newest') or 'no date'}"
     summary = Summary(ingested.run, ingested.counts, ingested.cubes, (), ingested.failures, (*ingested.notes, note))
-    return Completed(name=FAILED_NAME if ingested.failures else "NoNewData", message=note, data=summary)
+    return Completed(name=FAILED_NAME if ingested.failures else NO_NEWS_NAME, message=note, data=summary)

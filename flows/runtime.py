@@ -13,6 +13,7 @@ from storage.errors import LocationFailed
 from storage.location import resolve
 
 FAILED_NAME = "CompletedWithFailures"
+NO_NEWS_NAME = "NoNewData"
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 

@@ -189,6 +189,12 @@ def find_product(warehouse: Location, key: ProductKey) -> Receipt | None:
     return _receipt("present", warehouse, key, item)
 
 
+def list_items(warehouse: Location, collection: str) -> list[dict[str, Any]]:
+    """Return the STAC items of a collection, by id; none where there is no such collection."""
+    folder = warehouse / "products" / collection
+    return list(_read_items(folder, _item_names(folder)).values())
+
+
 def publish(
     warehouse: Location,
     key: ProductKey,

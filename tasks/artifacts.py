@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -20,7 +21,9 @@ from prefect.artifacts import (
 
 from storage.publish import Receipt
 from tasks import progress
+from tasks.earth.gates import Checked
 from tasks.earth.ingest import SceneRow
+from tasks.earth.map_report import Report, describe, verdict
 
 if TYPE_CHECKING:
     from tasks.earth.earthpt_training import TrainedEarthPT
@@ -143,29 +146,50 @@ def publish_forecast_scores(report: dict[str, Any]) -> None:
 
 
 def publish_product_artifacts(receipt: Receipt) -> None:
-    """Show a product: pictures, mapped areas where there are classes, links to its parts."""
+    """Show a product: pictures, links to its parts."""
     title = receipt.item["properties"].get("title", receipt.key.item_id)
     links = "\n".join(f"- [{name}]({_served(url)})" for name, url in sorted(receipt.assets.items()))
-    pictures = {name: _served(url) for name, url in receipt.assets.items() if url.endswith(".png")}
-    shown = "\n\n".join(f"![{name}]({url})" for name, url in pictures.items())
-    text = f"# {title}\n\n{shown}\n\n{_areas_table(receipt)}Item: `{receipt.item_url}` ({receipt.state})\n\n{links}\n"
-    key = f"product-{receipt.key.collection}"
-    publish_markdown(key, text, f"{title}: {receipt.key.item_id}")
-    for name, url in pictures.items():
+    shown = "\n\n".join(f"![{name}]({url})" for name, url in _pictures(receipt).items())
+    text = f"# {title}\n\n{shown}\n\nItem: `{receipt.item_url}` ({receipt.state})\n\n{links}\n"
+    publish_markdown(f"product-{receipt.key.collection}", text, f"{title}: {receipt.key.item_id}")
+    _publish_pictures(receipt)
+
+
+def publish_checks(checked: Checked) -> None:
+    """Show the checks of a map, those that failed first."""
+    rows = [
+        {
+            "check": check.name,
+            "passed": verdict(asdict(check)),
+            "value": check.value,
+            "limit": check.limit,
+            "what was found": check.sentence,
+        }
+        for check in sorted(checked.checks, key=lambda check: check.passed)
+    ]
+    held = ", ".join(check.name for check in checked.failed)
+    verdict_of_all = f"held back by {held}" if held else "fit to publish"
+    key = f"checks-{checked.key.collection}"
+    publish_table(key, rows, f"Checks of {checked.key.item_id}: {verdict_of_all}")
+
+
+def publish_map_report(receipt: Receipt, report: Report) -> None:
+    """Show a map with its report: areas, change, picture, links, checks."""
+    data = report.data | {"assets": {name: _served(url) for name, url in report.data["assets"].items()}}
+    title = f"{data['title']}: {receipt.key.item_id}"
+    publish_markdown(f"product-{receipt.key.collection}", describe(data, _served(report.change)), title)
+    _publish_pictures(receipt)
+
+
+def _pictures(receipt: Receipt) -> dict[str, str]:
+    return {name: _served(url) for name, url in receipt.assets.items() if url.endswith(".png")}
+
+
+def _publish_pictures(receipt: Receipt) -> None:
+    for name, url in _pictures(receipt).items():
         if url.startswith("http"):
-            create_image_artifact(url, key=artifact_key(f"{key}-{name}"), description=receipt.key.item_id)
-
-
-def _areas_table(receipt: Receipt) -> str:
-    areas = receipt.item["properties"].get("canopus:mapped_area_ha")
-    if areas is None:
-        return ""
-    rows = "\n".join(f"| {name} | {area:,.1f} |" for name, area in areas.items())
-    return (
-        f"| class | mapped area, ha |\n| --- | ---: |\n{rows}\n\n"
-        "Mapped areas are counts of pixels; areas are estimated from a probability sample only "
-        "(`canopus sample`, `canopus evaluate`).\n\n"
-    )
+            key = artifact_key(f"product-{receipt.key.collection}-{name}")
+            create_image_artifact(url, key=key, description=receipt.key.item_id)
 
 
 def _served(url: str) -> str:

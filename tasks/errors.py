@@ -45,3 +45,7 @@ class ConfigurationError(ValueError):
 
 class UsageError(ConfigurationError):
     """An option or a setting has a value that it cannot have, whatever there is in catalogue and warehouse."""
+
+
+class ChecksFailed(ConfigurationError):
+    """A product was made and is not fit to publish; the message says which checks failed, and nothing was published."""

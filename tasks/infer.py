@@ -7,11 +7,14 @@ from prefect.cache_policies import NO_CACHE
 
 from storage.publish import Receipt
 from storage.regions import Region
-from tasks.artifacts import ProgressArtifact, publish_product_artifacts
+from tasks.artifacts import ProgressArtifact, publish_checks, publish_map_report, publish_product_artifacts
 from tasks.earth.canopy_map import MapRequest, prepare_map
 from tasks.earth.embedding_map import EmbedRequest, prepare_embedding
 from tasks.earth.forecast_map import prepare_forecast
 from tasks.earth.forecast_request import ForecastRequest
+from tasks.earth.gates import Checked, GateRules
+from tasks.earth.map_release import check_prepared, classes_of, publish_checked
+from tasks.earth.map_report import Report, write_report
 from tasks.earth.regional import Prepared, fill_regions, publish_prepared
 
 
@@ -38,6 +41,28 @@ def fill_cell(prepared: Prepared, kind: str, name: str, regions: list[Region]) -
     """Fill the regions of one cell of 1024 pixels."""
     with ProgressArtifact(kind, name) as progress:
         return fill_regions(prepared, name, regions, progress)
+
+
+@task(name="check map", cache_policy=NO_CACHE, persist_result=False)
+def check_staged_map(prepared: Prepared, rules: GateRules, sample: str | None) -> Checked:
+    """Check what was filled, and show what was found."""
+    checked = check_prepared(prepared, rules, sample=sample)
+    publish_checks(checked)
+    return checked
+
+
+@task(name="publish map", cache_policy=NO_CACHE, persist_result=False)
+def publish_map(prepared: Prepared, checked: Checked) -> Receipt:
+    """Publish a map that passed its checks."""
+    return publish_checked(prepared, checked)
+
+
+@task(name="report map", cache_policy=NO_CACHE, persist_result=False)
+def report_map(prepared: Prepared, receipt: Receipt, checked: Checked) -> Report:
+    """Write the report of a map, and show it."""
+    report = write_report(prepared.run, receipt, checked, classes_of(prepared))
+    publish_map_report(receipt, report)
+    return report
 
 
 @task(name="publish product", cache_policy=NO_CACHE, persist_result=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from tasks.earth.canopy_product import MapSpec, write_map
 from tasks.earth.classifier_files import LoadedClassifier, load_classifier
 from tasks.earth.mapping import Fill, MapPlan, classify_block, plan_for, windowed
 from tasks.earth.product import Raster, RasterProduct, Sources
-from tasks.earth.regional import Prepared, days_read, freeze_inputs, prepare
+from tasks.earth.regional import Prepared, days_read, describe_inputs, prepare, record_inputs
 from tasks.errors import ConfigurationError
 
 
@@ -97,6 +97,19 @@ def prepare_map(request: MapRequest) -> Prepared:
     Raises
     ------
     ConfigurationError
+        As `map_job`.
+    """
+    job = map_job(request)
+    run, lineage = record_inputs(job.plan, "map", request=asdict(request), lineage=job.spec.lineage)
+    return prepare(replace(job, spec=replace(job.spec, lineage=lineage)), run)
+
+
+def map_job(request: MapRequest) -> MapJob:
+    """Return what a map reads and what it will be, without a run; nothing is written.
+
+    Raises
+    ------
+    ConfigurationError
         Where no cube holds the area, the model does not fit the cubes, or there is no look up to the day asked for.
     """
     plan = windowed(plan_for(request, until=request.until), request.window_days)
@@ -104,9 +117,7 @@ def prepare_map(request: MapRequest) -> Prepared:
     _require_bands(model, plan)
     states = plan.states()
     days = days_read(plan, states)
-    run, lineage = freeze_inputs(
-        plan, "map", request=asdict(request), weights_sha256=model.weights_sha256, states=states
-    )
+    lineage = describe_inputs(plan, request=asdict(request), weights_sha256=model.weights_sha256, states=states)
     spec = MapSpec(
         collection=request.collection,
         title=request.title,
@@ -118,7 +129,7 @@ def prepare_map(request: MapRequest) -> Prepared:
         area=request.area,
         accuracy=model.metrics,
     )
-    return prepare(MapJob(plan, spec, f"{model.reference.name}/{model.reference.version}"), run)
+    return MapJob(plan, spec, f"{model.reference.name}/{model.reference.version}")
 
 
 def _require_bands(model: LoadedClassifier, plan: MapPlan) -> None:

@@ -254,6 +254,7 @@ def publish_staged(
     *,
     rasters: tuple[Raster, ...],
     write: Callable[[Path, Sources], dict[str, Any]],
+    properties: Mapping[str, Any] | None = None,
 ) -> Receipt:
     """Publish a staged product, or find that it is there.
 
@@ -269,6 +270,8 @@ def publish_staged(
         The COGs, for the collection to describe.
     write : callable
         Writes all assets into a local folder from the staged values, and returns the STAC item.
+    properties : mapping, optional
+        Further properties of the item, in JSON types: what was found when it was checked.
 
     Returns
     -------
@@ -282,10 +285,15 @@ def publish_staged(
     StorageError
         Where regions are missing, or the written files contradict each other.
     """
+
+    def stage(folder: Path) -> dict[str, Any]:
+        item = write(folder, open_staged(product, staging))
+        return item | {"properties": item["properties"] | dict(properties or {})}
+
     return publish(
         warehouse,
         product.key,
-        lambda folder: write(folder, open_staged(product, staging)),
+        stage,
         collection=describe_collection(product, rasters),
         check=check_product,
     )
@@ -398,6 +406,13 @@ def describe_item(
         ],
         "assets": _assets(product, rasters, pictures),
     }
+
+
+def is_of_same_place(item: Mapping[str, Any], product: RasterProduct) -> bool:
+    """Return whether a published item has the area and the grid of a product."""
+    placed = json.loads(json.dumps(_projection(product)))
+    same_grid = all(item["properties"].get(name) == value for name, value in placed.items())
+    return same_grid and item["geometry"] == product.geometry
 
 
 def _window(grid: GeoBox, part: GeoBox) -> Region:

@@ -138,10 +138,15 @@ def freeze_inputs(
         As in `describe_inputs`.
     """
     lineage = describe_inputs(plan, request=request, weights_sha256=weights_sha256, states=states)
+    return record_inputs(plan, kind, request=request, lineage=lineage)
+
+
+def record_inputs(plan: MapPlan, kind: str, *, request: Mapping[str, Any], lineage: Lineage) -> tuple[Run, Lineage]:
+    """Write what is read into a run's manifest, and return the run and the lineage that names it."""
     manifest = {
         "request": dict(request),
         "config_hash": lineage.config_hash,
-        "weights_sha256": weights_sha256,
+        "weights_sha256": lineage.weights_sha256,
         "software": dict(lineage.software),
         "snapshots": dict(lineage.snapshots),
         "looks": dict(lineage.looks),
@@ -188,11 +193,19 @@ def fill_regions(prepared: Prepared, name: str, regions: list[Region], on_progre
     return len(regions)
 
 
-def publish_prepared(prepared: Prepared) -> Receipt:
-    """Publish what is staged, name the snapshots it was made from, and clear the staging place."""
+def publish_prepared(prepared: Prepared, properties: Mapping[str, Any] | None = None) -> Receipt:
+    """Publish what is staged, name the snapshots it was made from, and clear the staging place.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        Every region filled.
+    properties : mapping, optional
+        What the item says beside what the job says, in JSON types.
+    """
     job = prepared.job
     receipt = prepared.present or publish_staged(
-        prepared.root, job.product, prepared.staging, rasters=job.rasters, write=job.write
+        prepared.root, job.product, prepared.staging, rasters=job.rasters, write=job.write, properties=properties
     )
     # a product that was there may have been made from an older state of the same looks
     for path, snapshot in receipt.item["properties"]["canopus:snapshots"].items():

@@ -16,7 +16,7 @@ from storage.classes import CANOPY_CLASSES
 from storage.cube import open_cube
 from storage.location import resolve
 from storage.sweep import limit_of, sweep_cube
-from tasks.earth.canopy_map import MapRequest, prepare_map
+from tasks.earth.canopy_map import MapRequest, map_job, prepare_map
 from tasks.earth.classifier_files import save_classifier
 from tasks.earth.regional import Prepared, fill_regions, publish_prepared
 from tasks.earth.verify import verify_product
@@ -74,11 +74,11 @@ def test_the_same_looks_are_the_same_map_whatever_came_to_the_cube_afterwards(tm
     """What was published month by month is there already when the whole time is mapped afterwards."""
     copy = Path(shutil.copytree(warehouse, tmp_path / "warehouse"))
     asked = MapRequest(str(copy), area_of(grid()), "floor", until="2021-05-06")
-    before = prepare_map(asked).job
+    before = map_job(asked)
     more = make_archive(tmp_path / "more", count=5)
     ingest(request_of(more.catalog, copy))
-    after = prepare_map(asked).job
+    after = map_job(asked)
     assert after.plan.cubes[0].snapshot != before.plan.cubes[0].snapshot
     assert after.product.key == before.product.key
-    later = prepare_map(replace(asked, until="2021-05-16")).job
+    later = map_job(replace(asked, until="2021-05-16"))
     assert later.product.lineage.looks != before.product.lineage.looks
