@@ -83,6 +83,15 @@ LargestAge = Annotated[
     float | None, typer.Option("--max-age-years", help="Polygons older than that on the labels' day are unknown.")
 ]
 Scheme = Annotated[str, typer.Option(help="canopy (none, broadleaved, conifer) or canopy-or-not.")]
+WindowDays = Annotated[int | None, typer.Option(help="Use looks of so many days up to the last day only, e.g. 365.")]
+Gate = Annotated[
+    list[str] | None,
+    typer.Option(help="Limit of a check, e.g. --gate max_age_days=30; none switches it off; may be repeated."),
+]
+Allow = Annotated[
+    list[str] | None, typer.Option(help="Publish although this check fails; the item says so; may be repeated.")
+]
+MapSample = Annotated[str | None, typer.Option(help="Labelled probability sample: the report estimates areas from it.")]
 Dask = Annotated[str | None, typer.Option(help="Dask scheduler address, or local:N; by default threads.")]
 
 
@@ -363,12 +372,13 @@ def map_command(
     aoi: Area,
     model: Annotated[str, typer.Option(help="Name, or name/version.")] = "floor",
     until: Until = None,
-    window_days: Annotated[
-        int | None, typer.Option(help="Use looks of so many days up to the last day only, e.g. 365.")
-    ] = None,
+    window_days: WindowDays = None,
     allow_unmasked: Unmasked = False,
     collection: Annotated[str, typer.Option(help="STAC collection of the product.")] = "canopy",
     title: Annotated[str, typer.Option(help="On the picture and the item.")] = "Tree canopy",
+    gate: Gate = None,
+    allow: Allow = None,
+    sample: MapSample = None,
     warehouse: Warehouse = "./warehouse",
     crs: Crs = None,
     dask: Dask = None,
@@ -389,6 +399,8 @@ def map_command(
         "allow_unmasked": allow_unmasked,
         "collection": collection,
         "title": title,
+        "gates": _gates(gate, allow),
+        "sample": sample,
         "warehouse": warehouse,
         "crs": crs,
         "dask": dask,
@@ -403,6 +415,61 @@ def map_command(
     from flows.infer import map_canopy
 
     _follow(map_canopy, config, as_json=as_json)
+
+
+@app.command(
+    epilog="Example: canopus backfill --aoi area.geojson --model floor --start 2021-12-31 --end 2023-12-31 --every 1Y"
+)
+def backfill(
+    *,
+    aoi: Area,
+    model: Annotated[str, typer.Option(help="Name, or name/version.")] = "floor",
+    start: Annotated[str, typer.Option(help="Day of the first map, YYYY-MM-DD.")],
+    end: Annotated[str | None, typer.Option(help="No map after this day; by default today.")] = None,
+    every: Annotated[str, typer.Option(help="Time between maps: 1M, 3M, 1Y, 2W, 10D.")] = "1M",
+    window_days: WindowDays = None,
+    allow_unmasked: Unmasked = False,
+    collection: Annotated[str, typer.Option(help="STAC collection of the products.")] = "canopy",
+    title: Annotated[str, typer.Option(help="On the pictures and the items.")] = "Tree canopy",
+    gate: Gate = None,
+    allow: Allow = None,
+    sample: MapSample = None,
+    warehouse: Warehouse = "./warehouse",
+    crs: Crs = None,
+    dask: Dask = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print which maps are there and which are missing; write nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Publish the maps of a period from the cubes as they are; those that are there are passed over."""
+    from flows.config import BackfillConfig, make_config
+    from flows.runtime import configure_prefect
+
+    mapped = {
+        "aoi": aoi,
+        "model": model,
+        "window_days": window_days,
+        "allow_unmasked": allow_unmasked,
+        "collection": collection,
+        "title": title,
+        "gates": _gates(gate, allow),
+        "sample": sample,
+        "warehouse": warehouse,
+        "crs": crs,
+        "dask": dask,
+    }
+    given = {"map": _stated(mapped), "start": start, "end": end, "every": every}
+    config = make_config(BackfillConfig, _stated(given))
+    if dry_run:
+        from flows.plan import describe_backfill
+
+        _print_plan(describe_backfill(config), as_json=as_json)
+        return
+    configure_prefect(warehouse)
+    from flows.backfill import backfill_canopy_map
+
+    _follow(backfill_canopy_map, config, as_json=as_json)
 
 
 @app.command(
@@ -829,6 +896,15 @@ def _classes(scheme: str) -> list[dict[str, Any]]:
     return [settings.model_dump() for settings in schemes[scheme]]
 
 
+def _gates(limits: list[str] | None, allow: list[str] | None) -> dict[str, Any]:
+    """Return the settings of the checks from ``name=value`` and names."""
+    wrong = [text for text in limits or [] if "=" not in text]
+    if wrong:
+        _stop(f"canopus: --gate {wrong[0]}: give name=value, e.g. --gate max_age_days=30", USAGE)
+    pairs = (text.split("=", 1) for text in limits or [])
+    return {name: None if value == "none" else value for name, value in pairs} | {"allow": allow or []}
+
+
 def _pairs(values: list[str] | None) -> dict[str, str]:
     wrong = [text for text in values or [] if "=" not in text]
     if wrong:
@@ -877,8 +953,8 @@ def _in_words(summary: Summary) -> str:
     lines += [f"  failed   {failure}" for failure in shown]
     if len(summary.failures) > len(shown):
         lines.append(f"  ... and {len(summary.failures) - len(shown)} more, in the run's regions.parquet")
-    if summary.failures:
-        lines.append(f"  retry what failed with: canopus redrive {summary.run}")
+    if summary.failures and summary.retry:
+        lines.append(f"  retry what failed with: {summary.retry}")
     return "\n".join(lines)
 
 

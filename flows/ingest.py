@@ -84,6 +84,7 @@ def finish(
         failures=tuple(failures),
         notes=prepared.notes if prepared is not None else (),
         details={"newest": prepared.newest if prepared is not None else ""},
+        retry=f"canopus redrive {run.id}",
     )
     return Completed(
         name=FAILED_NAME if failures else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def conclude(*steps: Summary) -> Any:
         failures=failures,
         notes=tuple(note for step in steps for note in step.notes),
         details={"runs": ", ".join(step.run for step in steps), **last.details},
+        retry="; ".join(step.retry for step in steps if step.failures),
     )
     name = FAILED_NAME if failures else None if last.products else NO_NEWS_NAME
     return Completed(name=name, message=", ".join(last.products or last.notes), data=summary)
@@ -62,5 +64,5 @@ def conclude(*steps: Summary) -> Any:
 def no_news(ingested: Summary) -> Any:
     """Return that no new look came in: not an error, and not a success either."""
     note = f"no new data; the newest item the catalogue lists is of {ingested.details.get('newest') or 'no date'}"
-    summary = Summary(ingested.run, ingested.counts, ingested.cubes, (), ingested.failures, (*ingested.notes, note))
+    summary = replace(ingested, notes=(*ingested.notes, note))
     return Completed(name=FAILED_NAME if ingested.failures else NO_NEWS_NAME, message=note, data=summary)

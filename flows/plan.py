@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from flows.config import ForecastConfig, IngestConfig, MapConfig, PipelineConfig
+from flows.backfill import days_of
+from flows.config import BackfillConfig, ForecastConfig, IngestConfig, MapConfig, PipelineConfig
 from flows.forecast import to_request as to_forecast_request
+from flows.infer import to_request as to_map_request
 from flows.ingest import to_request
 from storage.cube import read_state
 from storage.errors import StorageError
@@ -19,6 +21,7 @@ from storage.location import Location, resolve
 from storage.manifest import Run, list_runs
 from storage.regions import region_key
 from storage.sweep import abandoned, cubes_of, limit_of, sweep_cube
+from tasks.earth.backfill import plan_backfill
 from tasks.earth.forecast_map import plan_forecast
 from tasks.earth.grid import read_area
 from tasks.earth.ingest import TileJob, plan_job
@@ -53,6 +56,15 @@ def describe_map(config: MapConfig) -> dict[str, Any]:
     return _describe_area(
         plan_map(config.warehouse, read_area(config.aoi), crs=config.crs, resolution=config.resolution)
     )
+
+
+def describe_backfill(config: BackfillConfig) -> dict[str, Any]:
+    """Return which maps of a period are published and which are missing."""
+    days = plan_backfill(to_map_request(config.map), days_of(config))
+    counts = Counter(day.state for day in days)
+    lines = [f"{day.day}  {day.state:<9}  {day.item or day.note}" for day in days]
+    lines.append(", ".join(f"{count} {state}" for state, count in counts.items()))
+    return {"days": [asdict(day) for day in days], "counts": dict(counts), "lines": lines}
 
 
 def describe_forecast(config: ForecastConfig) -> dict[str, Any]:

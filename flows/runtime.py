@@ -35,6 +35,8 @@ class Summary:
         What the user should know.
     details : dict
         More, by kind of run.
+    retry : str
+        What takes up again what failed.
     """
 
     run: str
@@ -44,6 +46,7 @@ class Summary:
     failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    retry: str = ""
 
     @property
     def exit_status(self) -> int:

@@ -47,5 +47,9 @@ class UsageError(ConfigurationError):
     """An option or a setting has a value that it cannot have, whatever there is in catalogue and warehouse."""
 
 
+class NoLooks(ConfigurationError):
+    """The cubes of an area hold no look of the days that are asked for."""
+
+
 class ChecksFailed(ConfigurationError):
     """A product was made and is not fit to publish; the message says which checks failed, and nothing was published."""

@@ -12,6 +12,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
 from flows.config import (
+    BackfillConfig,
     EmbedConfig,
     ForecastConfig,
     IngestConfig,
@@ -43,6 +44,7 @@ KINDS: dict[str, type[Settings]] = {
     "embed": EmbedConfig,
     "tokenise": TokeniseConfig,
     "update": UpdateConfig,
+    "backfill": BackfillConfig,
 }
 DEPLOYED = {
     "archive-to-map": "default",
@@ -56,6 +58,7 @@ DEPLOYED = {
     "embed-area": "embed",
     "tokenise-earth": "tokenise",
     "update-canopy-map": "update",
+    "backfill-canopy-map": "backfill",
 }
 ENTRIES = {entry["name"]: entry for entry in deployments()["deployments"]}
 
@@ -96,7 +99,9 @@ def test_a_step_by_itself_is_the_step_of_the_chain() -> None:
     chain = load_config(CONFIGS / "default.yaml", PipelineConfig)
     assert load_config(CONFIGS / "train_floor.yaml", TrainFloorConfig) == chain.train
     assert load_config(CONFIGS / "map.yaml", MapConfig) == chain.map
-    assert load_config(CONFIGS / "update.yaml", UpdateConfig).map == chain.map
+    update = load_config(CONFIGS / "update.yaml", UpdateConfig).map
+    assert update.model_copy(update={"gates": chain.map.gates}) == chain.map
+    assert load_config(CONFIGS / "backfill.yaml", BackfillConfig).map == chain.map
     assert load_config(CONFIGS / "ingest.yaml", IngestConfig) == chain.ingest
 
 

@@ -27,7 +27,7 @@ from tasks.earth.product import (
     publish_staged,
 )
 from tasks.earth.staging import create_staging, staged_regions_done, write_staged_region
-from tasks.errors import ConfigurationError
+from tasks.errors import NoLooks
 
 Progress = Callable[[str, int, int], None]
 
@@ -161,14 +161,14 @@ def days_read(plan: MapPlan, states: Mapping[str, CubeState]) -> np.ndarray:
 
     Raises
     ------
-    ConfigurationError
+    NoLooks
         Where there are none.
     """
     days = np.concatenate([state.times.astype("datetime64[D]") for state in states.values()])
     days = days[plan.reads(days)]
     if days.size == 0:
         since = "" if plan.first is None else f" from {plan.first}"
-        raise ConfigurationError(f"no look at the area{since} up to {plan.until}; ingest those dates first")
+        raise NoLooks(f"no look at the area{since} up to {plan.until}; ingest those dates first")
     return np.unique(days)
 
 

@@ -26,6 +26,7 @@ COMMANDS = (
     "redrive",
     "train",
     "map",
+    "backfill",
     "forecast",
     "embed",
     "run",
