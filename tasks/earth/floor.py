@@ -156,8 +156,7 @@ def train_forest(
     """
     settings = settings or FloorSettings()
     pixels = draw_pixels(blocks, bands=bands, classes=classes, settings=settings, jobs=jobs)
-    values = tuple(known.value for known in classes)
-    blank = ForestClassifier(tuple(bands), values, settings.forest, stands_for=_stands_for(pixels, values))
+    blank = untrained_forest(pixels, bands=bands, classes=classes, config=settings.forest)
     probability = cross_validate(blank, pixels, jobs=jobs)
     scored = pixels.folds != NO_FOLD
     metrics = class_scores(probability[scored], pixels.labels[scored], classes=classes, weights=pixels.weights[scored])
@@ -209,6 +208,18 @@ def draw_pixels(
         labels=np.concatenate([np.full(len(draw.keys), value, np.uint8) for value, draw in draws.items()]),
         folds=np.concatenate([draw.folds for draw in draws.values()]),
         weights=np.concatenate([np.full(len(draw.keys), draw.seen / len(draw.keys)) for draw in draws.values()]),
+    )
+
+
+def untrained_forest(
+    pixels: LabelledPixels, *, bands: Sequence[str], classes: Sequence[LandClass], config: ForestConfig
+) -> ForestClassifier:
+    """Return the forest that is to be fitted on drawn pixels: its probabilities are shifted back to their prevalence."""
+    values = tuple(known.value for known in classes)
+    weights = np.array([pixels.weights[pixels.labels == value][0] for value in values])
+    even = np.ptp(weights) == 0
+    return ForestClassifier(
+        tuple(bands), values, config, stands_for=() if even else tuple((weights / weights.max()).tolist())
     )
 
 
@@ -367,12 +378,6 @@ def _split(features: np.ndarray, chosen: Mapping[int, np.ndarray]) -> Iterable[t
 def _cell_means(values: np.ndarray, cell: int) -> np.ndarray:
     rows, columns = values.shape
     return np.asarray(values.reshape(rows // cell, cell, columns // cell, cell).mean(axis=(1, 3)))
-
-
-def _stands_for(pixels: LabelledPixels, values: Sequence[int]) -> tuple[float, ...]:
-    """Return the weight of a pixel of each class relative to the largest; empty where all are equal."""
-    weights = np.array([pixels.weights[pixels.labels == value][0] for value in values])
-    return () if np.ptp(weights) == 0 else tuple((weights / weights.max()).tolist())
 
 
 def _evaluation(pixels: LabelledPixels) -> str:

@@ -130,15 +130,52 @@ def labelled_series(
     ConfigurationError
         Where no label lies in the area, or fewer than two classes are labelled.
     """
-    labels.require_overlap([plan.product])
     rows, columns = (int(size) for size in plan.staging.shape)
     folds = blocked_folds((rows, columns), block_size=split.block, folds=split.folds, seed=split.seed)
+    yield from series_in_folds(plan, labels, folds, classes=classes, on_progress=on_progress)
+
+
+def series_in_folds(
+    plan: MapPlan,
+    labels: LabelSource,
+    folds: np.ndarray,
+    *,
+    classes: tuple[LandClass, ...],
+    usable: np.ndarray | None = None,
+    on_progress: Progress | None = None,
+) -> Iterator[LabelledBlock]:
+    """Yield the labelled pixels of an area with the folds of a split of one's own; as `labelled_series` otherwise.
+
+    Parameters
+    ----------
+    plan : MapPlan
+        Cubes and grid.
+    labels : LabelSource
+        What is known.
+    folds : ndarray, shape (y, x), int8
+        Of the whole staging grid.
+    classes : tuple of LandClass
+        For the message of an error.
+    usable : ndarray, shape (y, x), bool, optional
+        Where labels may be used; by default everywhere.
+    on_progress : callable, optional
+        Told of each region.
+
+    Raises
+    ------
+    ConfigurationError
+        Where no label lies in the area, or fewer than two classes are labelled.
+    """
+    labels.require_overlap([plan.product])
     found: set[int] = set()
     for count, region in enumerate(plan.regions, start=1):
+        place = region["y"], region["x"]
         known = _labels_in(plan, labels, region)
+        if usable is not None:
+            known[~usable[place]] = NO_CLASS
         found |= set(np.unique(known).tolist()) - {NO_CLASS}
         if (known != NO_CLASS).any():
-            yield from _series_of(plan, region, known, folds[region["y"], region["x"]])
+            yield from _series_of(plan, region, known, folds[place])
         if on_progress is not None:
             on_progress("labels", count, len(plan.regions))
     if len(found) < 2:
