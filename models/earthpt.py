@@ -153,6 +153,10 @@ class EarthPT(nn.Module):
         -------
         Tensor, shape (B, K, 15, quantile), ascending along the last
         """
+        return self.describe(channels, day, valid, questions)[1]
+
+    def describe(self, channels: Tensor, day: Tensor, valid: Tensor, questions: Questions) -> tuple[Tensor, Tensor]:
+        """Return what `embed` and `answer` give, (B, D) and (B, K, 15, quantile), of one pass; parameters as in `answer`."""
         seen = ~channels.isnan()
         known = channels.nan_to_num(0.0)
         looks, steps = self._embed_looks(known, seen, day), day.shape[1]
@@ -160,8 +164,10 @@ class EarthPT(nn.Module):
         days = torch.cat([day, questions.day], dim=1)
         allowed = _allowed(valid, questions.origin)  # (B, T + K, T + K)
         angles = date_angles(days, self.core.config.head_width // 2)
-        hidden = self.core(torch.cat([looks, asked], dim=1), attend=allowed, angles=angles)  # (B, T + K, D)
-        return self._read_out(hidden[:, steps:], hidden[:, :steps], known, (allowed[:, steps:, :steps], days))
+        stream = self.core.blocks(torch.cat([looks, asked], dim=1), attend=allowed, angles=angles)  # (B, T + K, D)
+        hidden, seen_by = self.core.ln_f(stream), (allowed[:, steps:, :steps], days)
+        answer = self._read_out(hidden[:, steps:], hidden[:, :steps], known, seen_by)
+        return _mean_over(stream[:, :steps], valid), answer
 
     def embed(self, channels: Tensor, day: Tensor, valid: Tensor) -> Tensor:
         """Return the mean over a pixel's looks of the last block's output, before the norm: (B, D)."""
@@ -169,8 +175,7 @@ class EarthPT(nn.Module):
         looks = self._embed_looks(known, ~channels.isnan(), day)
         allowed = _causal_valid(valid)
         hidden = self.core.blocks(looks, attend=allowed, angles=date_angles(day, self.core.config.head_width // 2))
-        weight = valid[..., None].to(hidden.dtype)
-        return (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
+        return _mean_over(hidden, valid)
 
     def _embed_looks(self, known: Tensor, seen: Tensor, day: Tensor) -> Tensor:
         gap = F.pad(day[:, 1:] - day[:, :-1], (1, 0))[..., None]
@@ -383,6 +388,12 @@ def _season(day: Tensor) -> Tensor:
     turn = 2 * math.pi * (day.double() / YEAR_DAYS % 1.0).float()
     angles = torch.stack([turn, 2 * turn, 3 * turn], dim=-1)
     return torch.cat([angles.sin(), angles.cos()], dim=-1).to(day.dtype)
+
+
+def _mean_over(hidden: Tensor, valid: Tensor) -> Tensor:
+    """Return the mean over valid looks: (B, T, D) -> (B, D)."""
+    weight = valid[..., None].to(hidden.dtype)
+    return (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
 
 
 def _causal_valid(valid: Tensor) -> Tensor:

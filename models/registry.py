@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.canopy import CanopyConfig, CanopyNet
 from models.earthpt import OUTPUTS, QUANTILES, EarthPT, EarthPTConfig, from_channels
 from models.earthpt_published import PublishedEarthPT, PublishedEarthPTConfig
 from models.indices import BANDS
@@ -82,7 +83,14 @@ PUBLISHED = Kind(
     {"inputs": _reflectance(), "outputs": _reflectance(), "position": UNITS_OF_POSITION},
     layout="earthpt",
 )
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (EARTHPT, PUBLISHED)}
+CANOPY = Kind(
+    "canopy",
+    "Canopy: classes of pixels through EarthPT (Dargana, arXiv 2504.17321)",
+    CanopyConfig,
+    CanopyNet,
+    {"inputs": _reflectance(), "outputs": {"quantity": "logits of classes"}, "position": UNITS_OF_POSITION},
+)
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (EARTHPT, PUBLISHED, CANOPY)}
 """Every kind by the name that configs use."""
 
 

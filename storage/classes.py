@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 NO_CLASS = 255
 """Value of a class raster where there is no prediction."""
+NO_CANOPY = "none"
+"""Name of the class that is no canopy; where a map has it, all other classes together are canopy."""
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tasks.earth.canopy_product import MapSpec, write_map
-from tasks.earth.classifier_files import LoadedClassifier, load_classifier
-from tasks.earth.mapping import Fill, MapPlan, classify_block, plan_for, windowed
+from tasks.earth.classifiers import open_map_model
+from tasks.earth.mapping import Filling, MapPlan, plan_for, windowed
 from tasks.earth.product import Raster, RasterProduct, Sources
 from tasks.earth.regional import Prepared, days_read, describe_inputs, prepare, record_inputs
-from tasks.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -81,10 +79,9 @@ class MapJob:
         """Return the COGs."""
         return self.spec.rasters
 
-    def open(self) -> Fill:
-        """Load the classifier, and return what classifies the looks at a window."""
-        model = load_classifier(self.plan.root, self.model)
-        return partial(classify_block, classifier=model.classifier, classes=self.spec.classes)
+    def open(self) -> Filling:
+        """Load the model, and return how it fills a region."""
+        return open_map_model(self.plan.root, self.model).filling(self.plan.bands)
 
     def write(self, folder: Path, sources: Sources) -> dict[str, Any]:
         """Write all assets and return the STAC item."""
@@ -113,11 +110,13 @@ def map_job(request: MapRequest) -> MapJob:
         Where no cube holds the area, the model does not fit the cubes, or there is no look up to the day asked for.
     """
     plan = windowed(plan_for(request, until=request.until), request.window_days)
-    model = load_classifier(plan.root, request.model)
-    _require_bands(model, plan)
+    model = open_map_model(plan.root, request.model)
+    model.require_bands(plan.bands)
     states = plan.states()
     days = days_read(plan, states)
-    lineage = describe_inputs(plan, request=asdict(request), weights_sha256=model.weights_sha256, states=states)
+    lineage = describe_inputs(
+        plan, request=asdict(request), weights_sha256=model.reference.weights_sha256, states=states
+    )
     spec = MapSpec(
         collection=request.collection,
         title=request.title,
@@ -130,11 +129,3 @@ def map_job(request: MapRequest) -> MapJob:
         accuracy=model.metrics,
     )
     return MapJob(plan, spec, f"{model.reference.name}/{model.reference.version}")
-
-
-def _require_bands(model: LoadedClassifier, plan: MapPlan) -> None:
-    if tuple(model.classifier.bands) != tuple(plan.bands):
-        raise ConfigurationError(
-            f"the model was trained on {', '.join(model.classifier.bands)}, the cubes hold {', '.join(plan.bands)}; "
-            "train one on these cubes"
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from safetensors import SafetensorError
@@ -13,7 +14,9 @@ from models.forest import ForestClassifier
 from storage.classes import LandClass
 from storage.errors import SchemaMismatch
 from storage.location import Location
+from tasks.earth.mapping import Filling, classify_block
 from tasks.earth.model_folders import ModelParts, ModelReference, read_parts, save_parts
+from tasks.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,24 @@ class LoadedClassifier:
     classes: tuple[LandClass, ...]
     metrics: dict[str, Any]
 
-    @property
-    def weights_sha256(self) -> str:
-        """Return the hash of the weights."""
-        return self.reference.weights_sha256
+    def require_bands(self, bands: Sequence[str]) -> None:
+        """Check that the cubes hold the bands that it was trained on.
+
+        Raises
+        ------
+        ConfigurationError
+            Where they do not.
+        """
+        if tuple(self.classifier.bands) != tuple(bands):
+            raise ConfigurationError(
+                f"the model was trained on {', '.join(self.classifier.bands)}, the cubes hold {', '.join(bands)}; "
+                "train one on these cubes"
+            )
+
+    def filling(self, bands: Sequence[str]) -> Filling:
+        """Return how it fills a region of a map from cubes of these bands."""
+        self.require_bands(bands)
+        return partial(classify_block, classifier=self.classifier, classes=self.classes)
 
 
 def save_classifier(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.indices import INDICES
-from storage.classes import NO_CLASS, LandClass
+from storage.classes import NO_CANOPY, NO_CLASS, LandClass
 from storage.export import Axis, Layer, date_axis
 
 PROBABILITY_SCALE = 1e-4
@@ -19,6 +19,16 @@ COMPONENT_SCALE = 1e-3
 
 CLEAR_COUNT = "clear_count"
 """The layer that every product has: a pixel without a clear look holds nothing else."""
+
+CANOPY_PROBABILITY = "canopy_probability"
+_CANOPY_PROBABILITY = Layer(
+    CANOPY_PROBABILITY,
+    "Probability of tree canopy",
+    "uint16",
+    NO_PROBABILITY,
+    overviews="average",
+    scale=PROBABILITY_SCALE,
+)
 
 LOOKS = (
     Layer(CLEAR_COUNT, "Clear looks", "uint16", NO_COUNT, overviews="average"),
@@ -40,7 +50,8 @@ def map_layers(classes: tuple[LandClass, ...], extra: tuple[Layer, ...] = ()) ->
     Returns
     -------
     tuple of Layer
-        ``class`` (y, x) uint8; ``probability`` (class_name, y, x) uint16, scale 1e-4; `LOOKS`; then `extra`.
+        ``class`` (y, x) uint8; ``probability`` (class_name, y, x) uint16, scale 1e-4; where a class is called "none",
+        ``canopy_probability`` (y, x), that of all others together, alike; `LOOKS`; then `extra`.
     """
     flags = {
         "flag_values": [land_class.value for land_class in classes],
@@ -65,8 +76,36 @@ def map_layers(classes: tuple[LandClass, ...], extra: tuple[Layer, ...] = ()) ->
             axes=(Axis("class_name", tuple(land_class.name for land_class in classes)),),
             scale=PROBABILITY_SCALE,
         ),
+        *((_CANOPY_PROBABILITY,) if NO_CANOPY in {land_class.name for land_class in classes} else ()),
         *LOOKS,
         *extra,
+    )
+
+
+def change_layers() -> tuple[Layer, ...]:
+    """Return the layers of a change product: kind, date, interval, confidence, canopy in the newest map; `LOOKS`."""
+    return (
+        Layer(
+            "change_kind",
+            "Change of woodland",
+            "uint8",
+            NO_CLASS,
+            overviews="mode",
+            colours={0: (244, 242, 234), 1: (196, 62, 36), 2: (33, 102, 172)},
+            attributes={"flag_values": [0, 1, 2], "flag_meanings": "none loss gain"},
+        ),
+        Layer("change_date", "Date of the change", "uint16", NO_DATE, unit="days since 1970-01-01"),
+        Layer("change_interval", "Time about the date in which it may have been", "uint16", NO_COUNT, unit="days"),
+        Layer("change_confidence", "Confidence in the change", "uint16", NO_PROBABILITY, scale=PROBABILITY_SCALE),
+        Layer(
+            "canopy",
+            "Probability of canopy in the newest map",
+            "uint16",
+            NO_PROBABILITY,
+            overviews="average",
+            scale=PROBABILITY_SCALE,
+        ),
+        *LOOKS,
     )
 
 

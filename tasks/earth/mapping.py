@@ -15,7 +15,7 @@ from odc.geo.geom import Geometry
 from odc.geo.xr import xr_reproject
 from rasterio.features import rasterize
 
-from storage.classes import LandClass
+from storage.classes import NO_CANOPY, LandClass
 from storage.cube import CubeState, SeriesBlock, read_block, read_state
 from storage.errors import NotFound
 from storage.export import Layer
@@ -23,13 +23,39 @@ from storage.location import Location, resolve
 from storage.regions import Region, cut_regions, region_key
 from storage.schema import CHUNK, REFLECTANCE_SCALE
 from tasks.earth.grid import Tile, tiles_of
-from tasks.earth.layers import CLEAR_COUNT, NO_COUNT, NO_DATE, PROBABILITY_SCALE, map_layers
+from tasks.earth.layers import CANOPY_PROBABILITY, CLEAR_COUNT, NO_COUNT, NO_DATE, PROBABILITY_SCALE, map_layers
 from tasks.errors import ConfigurationError
 
 _PIXELS_AT_ONCE = 16_384
 
 Fill = Callable[[SeriesBlock], dict[str, np.ndarray]]
 """From the looks at a window of a cube to stored values of every layer: (..., y, x)."""
+
+
+@dataclass(frozen=True)
+class AmongNeighbours:
+    """A fill in two steps, for what depends on neighbouring pixels: they may lie in another region, and in another cube.
+
+    Parameters
+    ----------
+    halo : int
+        Pixels around a region that are read too.
+    layers : tuple of Layer
+        What the first step gives; `CLEAR_COUNT` among them.
+    each : callable
+        The first step, pixel by pixel, from the looks at a window of one cube.
+    finish : callable
+        The second, from the first's layers over a region and its halo to the product's layers over the region.
+    """
+
+    halo: int
+    layers: tuple[Layer, ...]
+    each: Fill
+    finish: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+Filling = Fill | AmongNeighbours
+"""How a region comes about."""
 
 
 class Classifier(Protocol):
@@ -105,6 +131,11 @@ class MapPlan:
     def regions(self) -> list[Region]:
         """Return the regions of the staging grid that the area touches."""
         return [region for region in cut_regions(_shape(self.staging), CHUNK) if self.inside(region).any()]
+
+    @property
+    def blank_regions(self) -> list[Region]:
+        """Return the regions of the staging grid that the area does not touch."""
+        return [region for region in cut_regions(_shape(self.staging), CHUNK) if not self.inside(region).any()]
 
     @cached_property
     def _projected(self) -> Any:
@@ -284,7 +315,7 @@ def _other_grids(root: Location, asked: set[str]) -> str:
     return f"{listed}run `canopus ingest` for it first"
 
 
-def fill_region(plan: MapPlan, region: Region, layers: tuple[Layer, ...], fill: Fill) -> dict[str, np.ndarray]:
+def fill_region(plan: MapPlan, region: Region, layers: tuple[Layer, ...], fill: Filling) -> dict[str, np.ndarray]:
     """Return the layers of one region as they are staged.
 
     Parameters
@@ -295,7 +326,7 @@ def fill_region(plan: MapPlan, region: Region, layers: tuple[Layer, ...], fill: 
         Of the staging grid.
     layers : tuple of Layer
         ``clear_count`` among them: each pixel comes whole from the first cube that has a look at it.
-    fill : callable
+    fill : callable or AmongNeighbours
         Given the looks at a window of one cube.
 
     Returns
@@ -305,15 +336,27 @@ def fill_region(plan: MapPlan, region: Region, layers: tuple[Layer, ...], fill: 
     """
     geobox = plan.staging[region["y"], region["x"]]
     inside = plan.inside(region)
+    if isinstance(fill, AmongNeighbours):
+        wide = geobox.pad(fill.halo) if fill.halo else geobox
+        found = fill.finish(_gathered(plan, wide, fill.layers, fill.each, np.pad(inside, fill.halo, mode="edge")))
+    else:
+        found = _gathered(plan, geobox, layers, fill, inside)
+    for layer in layers:
+        found[layer.name][..., ~inside] = layer.nodata
+    return found
+
+
+def _gathered(
+    plan: MapPlan, geobox: GeoBox, layers: tuple[Layer, ...], fill: Fill, wanted: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return layers on a grid, cube after cube until every wanted pixel has a look."""
     found = empty_layers(layers, _shape(geobox))
     for cube in plan.cubes:
-        if (found[CLEAR_COUNT][inside] > 0).all():
+        if (found[CLEAR_COUNT][wanted] > 0).all():
             break
         part = _fill_from_cube(plan, cube, geobox, layers, fill=fill)
         if part is not None:
             _lay_under(found, part)
-    for layer in layers:
-        found[layer.name][..., ~inside] = layer.nodata
     return found
 
 
@@ -334,10 +377,19 @@ def classify_block(block: SeriesBlock, classifier: Classifier, classes: tuple[La
         found = classifier.probabilities(looks.reflectance, looks.valid, looks.dates, jobs=os.cpu_count() or 1)
         probability[:, looks.pixels] = np.round(found.T / PROBABILITY_SCALE).astype(np.uint16)
     count_looks(block, layers)
-    values = np.array([land_class.value for land_class in classes], dtype=np.uint8)
-    seen = layers[CLEAR_COUNT].reshape(-1) > 0
-    layers["class"].reshape(-1)[seen] = values[probability[:, seen].argmax(axis=0)]
+    decide(layers, classes)
     return layers
+
+
+def decide(layers: dict[str, np.ndarray], classes: tuple[LandClass, ...]) -> None:
+    """Fill in the likeliest class, and the probability of all that are canopy together, from the stored probabilities."""
+    seen = layers[CLEAR_COUNT] > 0
+    probability = layers["probability"][:, seen]
+    layers["class"][seen] = np.array([known.value for known in classes], np.uint8)[probability.argmax(axis=0)]
+    names = [known.name for known in classes]
+    if NO_CANOPY in names:
+        whole = round(1 / PROBABILITY_SCALE)
+        layers[CANOPY_PROBABILITY][seen] = np.maximum(whole - probability[names.index(NO_CANOPY)].astype(np.int32), 0)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ out, so that the numbers are physical whoever reads them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from safetensors import SafetensorError
@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from models.registry import KINDS, UnknownKind, build, kind_of, make_config
+from storage.classes import LandClass
 from storage.errors import SchemaMismatch
 from storage.location import Location
 from tasks.earth.model_folders import ModelParts, ModelReference, read_parts, save_parts
@@ -40,6 +41,8 @@ class LoadedNetwork:
         Settings that make the model, JSON types.
     metrics, training : dict
         Scores on held-out data; data, settings and software of the training.
+    legend : tuple of LandClass
+        In the order of its probabilities, where the network classifies.
     """
 
     reference: ModelReference
@@ -48,6 +51,7 @@ class LoadedNetwork:
     config: dict[str, Any]
     metrics: dict[str, Any]
     training: dict[str, Any]
+    legend: tuple[LandClass, ...] = ()
 
 
 def save_network(
@@ -60,6 +64,7 @@ def save_network(
     metrics: Mapping[str, Any],
     training: Mapping[str, Any],
     card: str,
+    legend: Sequence[LandClass] = (),
 ) -> ModelReference:
     """Save a network; the same one again is no work.
 
@@ -79,6 +84,8 @@ def save_network(
         JSON types: scores on held-out data; data, settings and software of the training.
     card : str
         Markdown, without a title: what the model is, what it was trained on, what it scores and what it cannot do.
+    legend : sequence of LandClass
+        Of a network that classifies, in the order of its probabilities.
 
     Raises
     ------
@@ -93,7 +100,14 @@ def save_network(
         raise ConfigurationError(str(error)) from error
     if expected != model.config:
         raise ConfigurationError(f"the settings make {expected}, and the model is of {model.config}")
-    content = {"kind": kind, "format": FORMAT, "settings": settings, "numbers": kind_of(kind).numbers}
+    content: dict[str, Any] = {
+        "kind": kind,
+        "format": FORMAT,
+        "settings": settings,
+        "numbers": kind_of(kind).numbers,
+    }
+    if legend:
+        content["legend"] = [asdict(known) for known in legend]
     parts = ModelParts(save(weights), content, dict(metrics), dict(training), card)
     return save_parts(warehouse, name, parts)
 
@@ -125,9 +139,10 @@ def load_network(warehouse: Location, name: str, version: str | None = None) -> 
         raise ConfigurationError(f"model {name} is a {kind}; wanted is a network: {', '.join(KINDS)}")
     try:
         model = _rebuild(kind, parts)
+        legend = tuple(LandClass(**entry) for entry in parts.config.get("legend", ()))
     except (SafetensorError, UnknownKind, KeyError, TypeError, ValueError) as error:
         raise SchemaMismatch(f"{reference.url}: {error}") from error
-    return LoadedNetwork(reference, model, kind, parts.config["settings"], parts.metrics, parts.training)
+    return LoadedNetwork(reference, model, kind, parts.config["settings"], parts.metrics, parts.training, legend)
 
 
 def _rebuild(kind: str, parts: ModelParts) -> nn.Module:

@@ -17,7 +17,7 @@ from storage.manifest import Run, content_hash, start_run
 from storage.publish import Receipt, find_product
 from storage.regions import Region, region_key
 from storage.sweep import STAGING
-from tasks.earth.mapping import Fill, MapPlan, fill_region, regions_by_tile
+from tasks.earth.mapping import Filling, MapPlan, fill_region, regions_by_tile
 from tasks.earth.product import (
     InputScene,
     Lineage,
@@ -26,7 +26,7 @@ from tasks.earth.product import (
     Sources,
     publish_staged,
 )
-from tasks.earth.staging import create_staging, staged_regions_done, write_staged_region
+from tasks.earth.staging import create_staging, mark_blank_region, staged_regions_done, write_staged_region
 from tasks.errors import NoLooks
 
 Progress = Callable[[str, int, int], None]
@@ -50,7 +50,7 @@ class Job(Protocol):
         """Return the COGs of the product."""
         ...
 
-    def open(self) -> Fill:
+    def open(self) -> Filling:
         """Load the model, and return what fills a region from the looks at it."""
         ...
 
@@ -178,6 +178,8 @@ def prepare(job: Job, run: Run) -> Prepared:
     prepared = Prepared(job, run, present)
     if present is None:
         create_staging(prepared.staging, job.plan.staging, job.product.layers)
+        for region in job.plan.blank_regions:
+            mark_blank_region(prepared.staging, region)
     return prepared
 
 

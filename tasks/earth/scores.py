@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from storage.classes import LandClass
+from storage.classes import NO_CANOPY, LandClass
 
-NO_CANOPY = "none"
-"""Name of the class that is not canopy; where a map has it, everything else together is scored as canopy."""
 CURVE_POINTS = 101
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from models.canopy import CanopyConfig, CanopyNet
 from models.earthpt import EarthPT, EarthPTConfig, from_channels, to_channels
 from models.earthpt_published import ALPHABETICAL_BANDS, PublishedEarthPT, PublishedEarthPTConfig
 from models.registry import KINDS, UnknownKind, build, kind_of, make_config
@@ -16,6 +17,7 @@ from models.registry import KINDS, UnknownKind, build, kind_of, make_config
 SMALL: dict[str, Any] = {
     "earthpt": EarthPTConfig(layers=1, heads=2, width=16, pointers=2),
     "earthpt-published": PublishedEarthPTConfig(1, 2, 16, 8, bands=ALPHABETICAL_BANDS),
+    "canopy": CanopyConfig(classes=(0, 5), layers=1, heads=2, width=16, pointers=2, months=3, hidden=4, reach=1),
 }
 
 
@@ -24,7 +26,7 @@ def test_settings_go_through_json_and_make_the_same_model(kind: str) -> None:
     settings = json.loads(json.dumps(asdict(SMALL[kind])))
     assert make_config(kind, settings) == SMALL[kind]
     model, again = build(kind, settings), kind_of(kind).construct(SMALL[kind])
-    assert type(model) is {"earthpt": EarthPT, "earthpt-published": PublishedEarthPT}[kind]
+    assert type(model) is {"earthpt": EarthPT, "earthpt-published": PublishedEarthPT, "canopy": CanopyNet}[kind]
     assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {
         name: tensor.shape for name, tensor in again.state_dict().items()
     }

@@ -38,6 +38,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> str:
     arrays = {
         "class": (canopy > 5000).astype("uint8"),
         "probability": np.stack([10000 - canopy, canopy]),
+        "canopy_probability": canopy,
         "clear_count": np.full(GRID.shape, 30, "uint16"),
         "last_clear_date": np.full(GRID.shape, 20000, "uint16"),
     }

@@ -46,8 +46,16 @@ def known_arrays() -> dict[str, np.ndarray]:
     date = random.integers(20000, 20100, shape).astype("uint16")
     outside = np.zeros(shape, dtype=bool)
     outside[390:, :] = True
+    canopy = 10000 - probability[0]
     classes[outside], probability[:, outside], count[outside], date[outside] = 255, 65535, 65535, 0
-    return {"class": classes, "probability": probability, "clear_count": count, "last_clear_date": date}
+    canopy[outside] = 65535
+    return {
+        "class": classes,
+        "probability": probability,
+        "canopy_probability": canopy,
+        "clear_count": count,
+        "last_clear_date": date,
+    }
 
 
 ARRAYS = known_arrays()

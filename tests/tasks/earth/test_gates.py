@@ -46,6 +46,7 @@ def layers(*, last_look: str = "2021-06-10", conifer_rows: int = 40, seed: int =
     return {
         "class": np.array([0, 1, 2], dtype=np.uint8)[probability.argmax(axis=0)],
         "probability": probability.astype(np.uint16),
+        "canopy_probability": (10_000 - probability[0]).astype(np.uint16),
         "clear_count": np.full(SHAPE, 12, dtype=np.uint16),
         "last_clear_date": np.full(SHAPE, day_number(last_look), dtype=np.uint16),
     }

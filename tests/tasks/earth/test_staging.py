@@ -32,6 +32,7 @@ def arrays_for(region: Region, seed: int = 0) -> dict[str, np.ndarray]:
     return {
         "class": random.integers(0, 3, shape).astype("uint8"),
         "probability": np.stack([first, second, 10000 - first - second]).astype("uint16"),
+        "canopy_probability": (10000 - first).astype("uint16"),
         "clear_count": random.integers(0, 99, shape).astype("uint16"),
         "last_clear_date": random.integers(20000, 20100, shape).astype("uint16"),
     }
@@ -93,7 +94,7 @@ def test_creating_again_keeps_what_is_there_and_adds_arrays_a_killed_run_did_not
     staging.delete_tree("layers.zarr/last_clear_date")
     create_staging(staging, GEOBOX, LAYERS)
     _, arrays = open_staging(staging)
-    assert set(arrays) == {"class", "probability", "clear_count", "last_clear_date"}
+    assert set(arrays) == {"class", "probability", "canopy_probability", "clear_count", "last_clear_date"}
     np.testing.assert_array_equal(arrays["class"][:256, :256], arrays_for(REGIONS[0])["class"])
 
 

@@ -38,6 +38,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arrays = {
         "class": random.integers(0, 3, GRID.shape).astype("uint8"),
         "probability": np.stack([first, 10000 - first, zero]),
+        "canopy_probability": 10000 - first,
         "clear_count": zero + 30,
         "last_clear_date": zero + 20000,
     }

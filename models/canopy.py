@@ -1,0 +1,214 @@
+"""Canopy: classes of pixels from what EarthPT makes of their series, and from what lies around them.
+
+As published (Dargana, arXiv 2504.17321) a light MLP reads the pooled embedding of a frozen EarthPT: `CanopyConfig(months=0, reach=0)`.
+By default EarthPT is asked what each month of the coming year will look like. Its medians are a cloud-free, haze-robust
+year of the pixel, which means the same in every place and for every cadence, where the embedding also tells dates and weather
+of its series; and a few convolutions over neighbouring pixels see hedges, stands and edges.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.earthpt import OUTPUTS, QUANTILES, YEAR_DAYS, EarthPT, EarthPTConfig, Questions
+from models.transformer import initialise
+
+LOOKS_UNIT = 3.0
+"""Of the logarithm of the number of looks."""
+_MEDIAN = QUANTILES.index(0.5)
+_CLAMP = 6.0
+
+
+@dataclass(frozen=True)
+class CanopyConfig:
+    """Size of a canopy model: of the EarthPT that it reads through, and of its head.
+
+    Parameters
+    ----------
+    classes : tuple of int
+        Class values, in the order of the probabilities.
+    layers, heads, width, pointers, queries, horizon_days, band_dropout
+        As in `EarthPTConfig`.
+    months : int
+        Days of the year, evenly apart, that EarthPT is asked about; 0 reads the pooled embedding instead, as published.
+    hidden : int
+        Width of the head.
+    reach : int
+        Convolutions of 3 x 3 pixels, so pixels to each side that a class depends on; 0 judges each pixel alone.
+    dropout : float
+        In the head, in training.
+    """
+
+    classes: tuple[int, ...] = (0, 1, 2)
+    layers: int = 4
+    heads: int = 4
+    width: int = 96
+    pointers: int = 6
+    queries: int = 48
+    horizon_days: int = 240
+    band_dropout: float = 0.5
+    months: int = 12
+    hidden: int = 64
+    reach: int = 4
+    dropout: float = 0.1
+
+    @property
+    def backbone(self) -> EarthPTConfig:
+        """Return the config of the EarthPT."""
+        return EarthPTConfig(**{field.name: getattr(self, field.name) for field in fields(EarthPTConfig)})
+
+    @property
+    def features(self) -> int:
+        """Return the number of features of a pixel."""
+        return (self.months * len(OUTPUTS) if self.months else self.width) + len(OUTPUTS) + 1
+
+
+class CanopyNet(nn.Module):
+    """EarthPT with a canopy head.
+
+    Parameters
+    ----------
+    config : CanopyConfig
+        Its size.
+    generator : torch.Generator, optional
+        Draws the first weights.
+    """
+
+    def __init__(self, config: CanopyConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        drawn = generator or torch.Generator().manual_seed(0)
+        self.backbone = EarthPT(config.backbone, generator=drawn)
+        self.head = CanopyHead(config, generator=drawn)
+
+    @property
+    def halo(self) -> int:
+        """Return how many pixels around a window the classes inside it depend on."""
+        return self.config.reach
+
+    def features(self, channels: Tensor, day: Tensor, valid: Tensor) -> Tensor:
+        """Return what the head reads of each series.
+
+        Parameters
+        ----------
+        channels : Tensor, shape (B, T, 15)
+            From `models.earthpt.to_channels`; NaN where a band is not there.
+        day : Tensor, shape (B, T), days since 2000-01-01
+        valid : Tensor of bool, shape (B, T)
+            Valid looks stand first, one at least.
+
+        Returns
+        -------
+        Tensor, shape (B, features)
+            Month by month the median of every output, or the embedding; which outputs are there; the logarithm of the looks.
+        """
+        there = ~channels.isnan().all(dim=1)  # (B, 15)
+        count = valid.sum(dim=1)
+        if self.config.months:
+            last = (count - 1).clamp(min=0)[:, None].expand(-1, self.config.months)
+            asked = Questions(last, months_after(day.gather(1, last[:, :1]), self.config.months), last)
+            answer = self.backbone.answer(channels, day, valid, asked)[..., _MEDIAN]  # (B, M, 15)
+            told = (answer * there[:, None]).flatten(1)
+        else:
+            told = self.backbone.embed(channels, day, valid)
+        looks = torch.log1p(count.to(told.dtype))[:, None] / LOOKS_UNIT
+        return torch.cat([told, there.to(told.dtype), looks], dim=1)
+
+    def logits(self, grid: Tensor) -> Tensor:
+        """Return the logits of every class inside the halo: (N, features, y, x) -> (N, K, y - 2 halo, x - 2 halo)."""
+        return self.head(grid)
+
+
+class CanopyHead(nn.Module):
+    """Features of pixels on a grid to logits of classes; a pixel without a look has zeros for features."""
+
+    def __init__(self, config: CanopyConfig, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        hidden, self.told = config.hidden, config.features - len(OUTPUTS) - 1
+        self.register_buffer("mean", torch.zeros(self.told))
+        self.register_buffer("unit", torch.ones(self.told))
+        # 1 / temperature of the softmax; set by calibration
+        self.register_buffer("sharpness", torch.ones(()))
+        self.stem = nn.Conv2d(config.features, hidden, 1)
+        self.pixel = nn.Conv2d(hidden, hidden, 1)
+        self.around = nn.ModuleList([nn.Conv2d(hidden, hidden, 3) for _ in range(config.reach)])
+        self.drop = nn.Dropout2d(config.dropout)
+        self.last = nn.Conv2d(hidden, len(config.classes), 1)
+        initialise(self, layers=1, generator=generator)
+        for part in (self.stem, self.pixel, *self.around):
+            nn.init.normal_(part.weight, 0.0, math.sqrt(2.0 / part.weight[0].numel()), generator=generator)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """Return logits: (N, features, y, x) -> (N, K, y - 2 reach, x - 2 reach)."""
+        x = F.gelu(self.pixel(F.gelu(self.stem(self._scaled(grid)))))
+        for around in self.around:
+            x = x[..., 1:-1, 1:-1] + F.gelu(around(x))
+        return self.last(self.drop(x)) * self.get_buffer("sharpness")
+
+    def _scaled(self, grid: Tensor) -> Tensor:
+        """Return features about zero and of unit spread, 0 where a channel or a look is not there."""
+        told, known = grid[:, : self.told], grid[:, self.told :]
+        scaled = (told - self.get_buffer("mean")[:, None, None]) / self.get_buffer("unit")[:, None, None]
+        seen = known[:, -1:] > 0
+        if self.config.months:
+            seen = seen & (known[:, :-1] > 0).repeat(1, self.config.months, 1, 1)
+        return torch.cat([scaled.clamp(-_CLAMP, _CLAMP) * seen, known], dim=1)
+
+    @torch.no_grad()
+    def measure(self, features: Tensor) -> None:
+        """Set what `forward` scales by to the mean and spread of features (N, features), each over pixels that have it."""
+        told, known = features[:, : self.told], features[:, self.told :]
+        seen = (known[:, -1:] > 0).expand_as(told)
+        if self.config.months:
+            seen = seen & (known[:, :-1] > 0).repeat(1, self.config.months)
+        count = seen.sum(dim=0).clamp(min=1)
+        mean = (told * seen).sum(dim=0) / count
+        spread = (((told - mean) * seen).square().sum(dim=0) / count).sqrt()
+        self.get_buffer("mean").copy_(mean)
+        self.get_buffer("unit").copy_(torch.where(spread > 1e-6, spread, 1.0))
+
+
+def months_after(last: Tensor, count: int) -> Tensor:
+    """Return the days of the year after each last look that stand for its months: (B, 1) -> (B, count).
+
+    The k-th is in the middle of the k-th of `count` equal parts of the year, whenever the last look was.
+
+    Examples
+    --------
+    >>> months_after(torch.tensor([[0.0]]), 4).round(decimals=1).tolist()
+    [[45.7, 137.0, 228.3, 319.6]]
+    """
+    middle = (torch.arange(count, device=last.device, dtype=torch.float64) + 0.5) / count * YEAR_DAYS
+    return (last + (middle - last.double()) % YEAR_DAYS).to(last.dtype)
+
+
+def classification_loss(
+    logits: Tensor, labels: Tensor, *, weights: Sequence[float] | None = None, focus: float = 0.0
+) -> Tensor:
+    """Return the mean cross-entropy over labelled pixels.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (N, K, y, x)
+    labels : Tensor of int, shape (N, y, x)
+        Position of the class; -1 where nothing is known.
+    weights : sequence of float, optional
+        Of the classes.
+    focus : float
+        Exponent of the focal loss (Lin et al. 2017, arXiv 1708.02002, eq. 4); 0 is plain cross-entropy.
+    """
+    each = F.cross_entropy(logits, labels, reduction="none", ignore_index=-1)
+    known = labels >= 0
+    scale = known.to(each.dtype)
+    if focus:
+        scale = scale * (1 - torch.exp(-each.detach())).pow(focus)
+    if weights is not None:
+        scale = scale * logits.new_tensor(list(weights))[labels.clamp(min=0)]
+    return (each * scale).sum() / known.sum().clamp(min=1)

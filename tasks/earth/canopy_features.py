@@ -1,0 +1,71 @@
+"""What a canopy head reads of pixels: features of their series, laid out on the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from models.canopy import CanopyNet
+from models.earthpt import to_channels
+from tasks.earth.embedders import TOKENS_AT_ONCE
+from tasks.earth.mapping import to_physical
+from tasks.earth.series_batches import RegionSeries, batches_of
+
+LOOKS = 256
+"""Newest valid looks of a pixel that are read."""
+PIXELS_AT_ONCE = 16_384
+
+
+def pixel_features(model: CanopyNet, series: RegionSeries) -> np.ndarray:
+    """Return the features of each pixel's series: (pixel, feature) float32, zeros for pixels without a valid look.
+
+    Parameters
+    ----------
+    model : CanopyNet
+        In eval mode.
+    series : RegionSeries
+        Of all pixels.
+    """
+    out = np.zeros((series.valid.shape[1], model.config.features), dtype=np.float32)
+    with torch.inference_mode():
+        for batch in batches_of(series, looks=LOOKS, tokens=TOKENS_AT_ONCE, asked=model.config.months):
+            tokens = batch.tokens
+            found = model.features(to_channels(tokens.values), tokens.position[..., 0], tokens.valid)
+            out[batch.pixels] = found.numpy()
+    return out
+
+
+def grid_features(
+    model: CanopyNet, reflectance: np.ndarray, valid: np.ndarray, dates: np.ndarray, *, bands: Sequence[str]
+) -> np.ndarray:
+    """Return the features of a window of a cube: (feature, y, x) float32.
+
+    Parameters
+    ----------
+    model : CanopyNet
+        In eval mode.
+    reflectance : ndarray, shape (time, band, y, x), uint16
+        As cubes hold it, 0 = no data.
+    valid : ndarray, shape (time, y, x), bool
+    dates : ndarray, shape (time,), datetime64[D]
+        Ascending.
+    bands : sequence of str
+        What the second axis of `reflectance` holds.
+    """
+    rows, columns = valid.shape[1:]
+    flat = np.zeros((rows * columns, model.config.features), dtype=np.float32)
+    for pixels, series in _parts(reflectance, valid, dates, tuple(bands)):
+        flat[pixels] = pixel_features(model, series)
+    return np.ascontiguousarray(flat.T).reshape(-1, rows, columns)
+
+
+def _parts(
+    reflectance: np.ndarray, valid: np.ndarray, dates: np.ndarray, bands: tuple[str, ...]
+) -> Iterator[tuple[slice, RegionSeries]]:
+    times, count = reflectance.shape[:2]
+    stored, seen = reflectance.reshape(times, count, -1), valid.reshape(times, -1)
+    for start in range(0, seen.shape[1], PIXELS_AT_ONCE):
+        part = slice(start, start + PIXELS_AT_ONCE)
+        yield part, RegionSeries(to_physical(stored[:, :, part]), seen[:, part], dates, bands)
