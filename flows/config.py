@@ -442,7 +442,6 @@ class UpdateConfig(Settings):
 
     ingest: IngestConfig
     map: MapConfig
-    map_without_news: bool = Field(False, description="publish even where no new look came in")
 
     @property
     def map_asked(self) -> MapConfig:

@@ -16,13 +16,15 @@ from tasks.earth.canopy_map import MapRequest
 from tasks.earth.gates import Checked, GateRules
 from tasks.earth.grid import read_area
 from tasks.earth.regional import Prepared
-from tasks.infer import check_staged_map, fill_cell, freeze_map, publish_map, report_map
+from tasks.infer import check_staged_map, fill_cell, freeze_map, publish_map, publish_product, report_map
 
 
 @flow(name="map-canopy")
 def map_canopy(config: MapConfig) -> Any:
     """Classify the cubes of an area region by region, and publish the map."""
     prepared = freeze_map(to_request(config))
+    if prepared.present is not None and config.sample is None:
+        return already_there(prepared)
     filled = fill_cells(prepared, "map", config.dask)
     checked = check_staged_map(prepared, to_rules(config.gates), config.sample)
     if checked.nothing_new:
@@ -56,6 +58,12 @@ def to_rules(settings: GateSettings) -> GateRules:
     """Return the limits of the checks, from what the user wrote."""
     asked = settings.asked.isoformat() if settings.asked else None
     return GateRules(**settings.model_dump() | {"asked": asked})
+
+
+def already_there(prepared: Prepared) -> Any:
+    """Return the map that is there; what its publisher did not come to is done."""
+    receipt = publish_product(prepared)
+    return Completed(message=f"{receipt.state}: {receipt.item_url}", data=summarise(prepared, receipt, 0))
 
 
 def hold_back(prepared: Prepared, checked: Checked, filled: int) -> Any:

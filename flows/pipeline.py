@@ -29,12 +29,10 @@ def archive_to_map(config: PipelineConfig) -> Any:
 
 @flow(name="update-canopy-map")
 def update_canopy_map(config: UpdateConfig) -> Any:
-    """Ingest what is new and map it; where nothing is new, say so and publish nothing."""
+    """Ingest what is new and map it; where the map of these looks is there, say so and publish nothing."""
     ingested: Any = ingest_earth(config.ingest)
-    if not ingested.counts.get("ingested") and not config.map_without_news:
-        return no_news(ingested)
     mapped: Any = map_canopy(config.map_asked)
-    return conclude(ingested, mapped)
+    return conclude(ingested, mapped) if mapped.details.get("state") == "published" else no_news(ingested, mapped)
 
 
 def simulate_if_asked(settings: SimulateSettings | None) -> None:
@@ -57,12 +55,12 @@ def conclude(*steps: Summary) -> Any:
         details={"runs": ", ".join(step.run for step in steps), **last.details},
         retry="; ".join(step.retry for step in steps if step.failures),
     )
-    name = FAILED_NAME if failures else None if last.products else NO_NEWS_NAME
-    return Completed(name=name, message=", ".join(last.products or last.notes), data=summary)
+    return Completed(name=FAILED_NAME if failures else None, message=f"{', '.join(last.products)}", data=summary)
 
 
-def no_news(ingested: Summary) -> Any:
-    """Return that no new look came in: not an error, and not a success either."""
-    note = f"no new data; the newest item the catalogue lists is of {ingested.details.get('newest') or 'no date'}"
-    summary = replace(ingested, notes=(*ingested.notes, note))
-    return Completed(name=FAILED_NAME if ingested.failures else NO_NEWS_NAME, message=note, data=summary)
+def no_news(ingested: Summary, mapped: Summary) -> Any:
+    """Return that nothing new was to be seen: not an error, and not a success either."""
+    newest = ingested.details.get("newest") or "no date"
+    notes = mapped.notes or (f"no new data; the newest item the catalogue lists is of {newest}",)
+    summary = replace(ingested, notes=(*ingested.notes, *notes))
+    return Completed(name=FAILED_NAME if ingested.failures else NO_NEWS_NAME, message="; ".join(notes), data=summary)

@@ -99,8 +99,12 @@ def write_staged_region(location: Location, region: Region, arrays: Mapping[str,
         _require_window(stored[name], values, window)
     for name, values in arrays.items():
         stored[name][(..., *window)] = values
-    height, width = (axis.stop - axis.start for axis in window)
-    location.write_bytes(f"done/{region_key(region)}-{height}x{width}", b"done\n")
+    _mark(location, region)
+
+
+def mark_blank_region(location: Location, region: Region) -> None:
+    """Mark a region done that the area does not touch: it stays no data in all layers."""
+    _mark(location, region)
 
 
 def staged_regions_done(location: Location) -> set[str]:
@@ -132,6 +136,11 @@ def missing_pixels(location: Location, window: Region) -> int:
             y, x = y - window["y"].start, x - window["x"].start
             open_pixels[max(y, 0) : max(y + rows, 0), max(x, 0) : max(x + columns, 0)] = False
     return int(open_pixels.sum())
+
+
+def _mark(location: Location, region: Region) -> None:
+    height, width = (region[axis].stop - region[axis].start for axis in ("y", "x"))
+    location.write_bytes(f"done/{region_key(region)}-{height}x{width}", b"done\n")
 
 
 def _arrays_at(location: Location) -> Location:

@@ -13,7 +13,8 @@ from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.config import ForecastConfig, PipelineConfig, UpdateConfig, make_config
+from flows.backfill import backfill_canopy_map
+from flows.config import BackfillConfig, ForecastConfig, PipelineConfig, UpdateConfig, make_config
 from flows.forecast import forecast_area
 from flows.infer import map_canopy
 from flows.ingest import ingest_earth, redrive_ingest
@@ -137,19 +138,129 @@ def test_an_update_without_new_scenes_says_so_and_publishes_nothing(published: t
     assert "newest item" in state.result().notes[-1]
 
 
-def test_an_update_with_a_new_scene_publishes_a_new_version_and_keeps_the_old(
-    published: tuple[Path, Any], archive: Path, tmp_path: Path
-) -> None:
-    warehouse = tmp_path / "warehouse"
-    chain = settings(archive, warehouse, end="2021-09-30")
-    first = archive_to_map(make_config(PipelineConfig, chain), return_state=True).result()
-    later = settings(archive, warehouse)
-    config = make_config(UpdateConfig, {"ingest": later["ingest"], "map": later["map"]})
-    second = update_canopy_map(config, return_state=True).result()
+def update(archive: Path, warehouse: Path, end: str, *, gates: dict[str, Any] | None = None, **mapped: Any) -> Any:
+    """Run the recurring update as on a day; return its state."""
+    chain = settings(archive, warehouse, end=end)
+    asked = chain["map"] | {"gates": {"max_drift": None} | (gates or {})} | mapped
+    config = make_config(UpdateConfig, {"ingest": chain["ingest"], "map": asked})
+    return update_canopy_map(config, return_state=True)
+
+
+def hashes(item: str) -> dict[str, str]:
+    manifest = json.loads(Path(item).with_name("manifest.json").read_text())
+    return {row["name"]: row["sha256"] for row in manifest["files"]}
+
+
+@pytest.fixture(scope="module")
+def updated(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
+    """The main job up to September, and an update in December; the warehouse as it was in between is kept."""
+    warehouse = tmp_path_factory.mktemp("updated") / "warehouse"
+    first = archive_to_map(
+        make_config(PipelineConfig, settings(archive, warehouse, end="2021-09-30")), return_state=True
+    ).result()
+    shutil.copytree(warehouse, warehouse.with_name("before"))
+    second = update(archive, warehouse, "2021-12-15", until="2021-12-15")
+    return warehouse, first, second
+
+
+def test_an_update_with_a_new_scene_publishes_a_new_version_and_keeps_the_old(updated: tuple[Path, Any, Any]) -> None:
+    _, first, state = updated
+    second = state.result()
     assert second.products != first.products
     assert second.counts["ingested"] > 0
     assert verify_product(first.products[0]).ok
     assert verify_product(second.products[0]).ok
+
+
+def test_the_report_and_the_checks_of_an_update_are_shown(updated: tuple[Path, Any, Any]) -> None:
+    _, first, state = updated
+    report = Path(state.result().details["report"])
+    text = report.read_text()
+    assert Path(first.products[0]).stem in text
+    assert "| Conifer |" in text
+    assert report.with_name("change.png").stat().st_size > 10_000
+    assert artifact_types()["checks-canopy"] == "table"
+    item = json.loads(Path(state.result().products[0]).read_text())
+    assert {check["name"]: check["passed"] for check in item["properties"]["canopus:checks"]} == {
+        "structure": True,
+        "valid": True,
+        "seams": True,
+        "freshness": True,
+        "coverage": True,
+    }
+    assert item["properties"]["canopus:seam_score"]["tiles"]["pieces"] == 0
+
+
+def test_a_backfill_is_what_the_update_published_on_its_day(
+    updated: tuple[Path, Any, Any], archive: Path, tmp_path: Path
+) -> None:
+    """From cubes that hold later dates, in a warehouse where no update ever ran."""
+    warehouse, _, state = updated
+    other = Path(shutil.copytree(warehouse.with_name("before"), tmp_path / "other"))
+    shutil.rmtree(other / "products")
+    chain = settings(archive, other)
+    assert ingest_earth(make_config(PipelineConfig, chain).ingest, return_state=True).result().counts["ingested"] > 0
+    asked = {"map": chain["map"] | {"gates": {"max_drift": None}}, "start": "2020-12-15", "end": "2021-12-31"}
+    config = make_config(BackfillConfig, asked | {"every": "12M"})
+    filled = backfill_canopy_map(config, return_state=True).result()
+    assert filled.counts == {"no look": 1, "mapped": 1}
+    (item,) = filled.products
+    assert Path(item).name == Path(state.result().products[0]).name
+    assert hashes(item) == hashes(state.result().products[0])
+    again = backfill_canopy_map(config, return_state=True).result()
+    assert again.counts == {"no look": 1, "published": 1}
+    assert again.products == filled.products
+
+
+def test_a_failed_check_publishes_nothing_and_says_why(
+    updated: tuple[Path, Any, Any], archive: Path, tmp_path: Path
+) -> None:
+    warehouse, first, _ = updated
+    copy = Path(shutil.copytree(warehouse.with_name("before"), tmp_path / "warehouse"))
+    state = update(archive, copy, "2022-12-31")
+    assert state.is_failed()
+    assert "was not published: freshness: the newest clear look, of 2021-1" in state.message
+    items = [path.stem for path in (copy / "products" / "canopy").glob("*/canopy-*.json")]
+    assert items == [Path(first.products[0]).stem]
+    again = update(archive, copy, "2022-12-31")
+    assert again.is_failed(), "what was held back is not forgotten when nothing new comes in"
+    allowed = update(archive, copy, "2022-12-31", gates={"allow": ["freshness"]}).result()
+    assert len(allowed.products) == 1
+    assert "allowed by hand: freshness" in allowed.notes[-1]
+
+
+def test_a_damaged_scene_is_reported_and_the_rest_is_mapped_and_published(
+    updated: tuple[Path, Any, Any], archive: Path, tmp_path: Path
+) -> None:
+    warehouse, _, _ = updated
+    damaged = Path(shutil.copytree(archive, tmp_path / "archive"))
+    copy = Path(shutil.copytree(warehouse.with_name("before"), tmp_path / "warehouse"))
+    victim = _newest_near_infrared(damaged)
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[: len(whole) // 3])
+    state = update(damaged, copy, "2022-01-15")
+    assert state.name == "CompletedWithFailures"
+    summary = state.result()
+    assert summary.exit_status == 3
+    assert len(summary.products) == 1
+    assert summary.retry == f"canopus redrive {summary.details['runs'].split(', ')[0]}"
+    victim.write_bytes(whole)
+    run = find_run(resolve(copy), summary.retry.split()[-1], kind="ingest")
+    assert redrive_ingest(str(copy), run, return_state=True).result().exit_status == 0
+
+
+def test_labels_that_cannot_be_read_stop_the_training_before_a_model_is_written(
+    published: tuple[Path, Any], archive: Path, tmp_path: Path
+) -> None:
+    warehouse, _ = published
+    wrong = tmp_path / "woods.gpkg"
+    wrong.write_text("no GeoPackage")
+    chain = settings(archive, warehouse)
+    chain["train"] |= {"labels": {"path": str(wrong)}, "name": "spoilt"}
+    state = archive_to_map(make_config(PipelineConfig, chain), return_state=True)
+    assert state.is_failed()
+    assert str(wrong) in state.message
+    assert not (warehouse / "models" / "spoilt").exists()
 
 
 def _newest_near_infrared(archive: Path) -> Path:
