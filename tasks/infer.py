@@ -16,12 +16,15 @@ from tasks.earth.gates import Checked, GateRules
 from tasks.earth.map_release import check_prepared, classes_of, publish_checked
 from tasks.earth.map_report import Report, write_report
 from tasks.earth.regional import Prepared, fill_regions, publish_prepared
+from tasks.earth.reuse import take_over
 
 
 @task(name="freeze map inputs", cache_policy=NO_CACHE, persist_result=False)
 def freeze_map(request: MapRequest) -> Prepared:
-    """Decide what a map reads and write the run's manifest."""
-    return prepare_map(request)
+    """Decide what a map reads and write the run's manifest; take over what an earlier map holds already."""
+    prepared = prepare_map(request)
+    take_over(prepared)
+    return prepared
 
 
 @task(name="freeze forecast inputs", cache_policy=NO_CACHE, persist_result=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from storage.classes import NO_CLASS, LandClass
+from storage.classes import NO_CANOPY, NO_CLASS, LandClass
 from storage.errors import StorageError
 from storage.export import ArrayLike, blocks
 from storage.location import Location
@@ -298,14 +298,14 @@ def score_seams(
 
 @dataclass(frozen=True)
 class _Canopy:
-    """Gives the probability of any class but `none`."""
+    """Gives the probability of any class but `NO_CANOPY`."""
 
     probability: ArrayLike
     classes: tuple[LandClass, ...]
 
     def __call__(self, rows: slice, columns: slice) -> np.ndarray:
         stored = np.asarray(self.probability[:, rows, columns])
-        trees = [number for number, land in enumerate(self.classes) if land.name != "none"]
+        trees = [number for number, land in enumerate(self.classes) if land.name != NO_CANOPY]
         canopy = stored[trees].astype(np.float32).sum(axis=0) * np.float32(PROBABILITY_SCALE)
         canopy[stored[0] == NO_PROBABILITY] = np.nan
         return canopy

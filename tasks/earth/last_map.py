@@ -63,13 +63,13 @@ def find_last(
         if item["id"] != product.key.item_id
         and is_of_same_place(item, product)
         and _classes(item) == classes
-        and (_day(item) < product.end or (same_day and _day(item) == product.end))
+        and (day_of(item) < product.end or (same_day and day_of(item) == product.end))
     ]
     if not found:
         return None
-    item = max(found, key=lambda item: (_day(item), item["properties"]["created"], item["id"]))
+    item = max(found, key=lambda item: (day_of(item), item["properties"]["created"], item["id"]))
     folder = warehouse / "products" / product.collection / str(item["id"])
-    return LastMap(folder.url, item["id"], _day(item), item["properties"].get("canopus:mapped_area_ha", {}))
+    return LastMap(folder.url, item["id"], day_of(item), item["properties"].get("canopus:mapped_area_ha", {}))
 
 
 @contextmanager
@@ -82,7 +82,8 @@ def open_classes(last: LastMap | None) -> Iterator[ClassReader | None]:
         yield lambda rows, columns: raster.read(1, window=Window.from_slices(rows, columns))
 
 
-def _day(item: dict[str, Any]) -> str:
+def day_of(item: dict[str, Any]) -> str:
+    """Return the last day that a published item is about."""
     return str(item["properties"]["end_datetime"])[:10]
 
 

@@ -82,7 +82,7 @@ def publish_checked(prepared: Prepared, checked: Checked) -> Receipt:
     """
     if prepared.present is None:
         checked.require()
-    return publish_prepared(prepared, checked.properties)
+    return publish_prepared(prepared, checked.properties | {"canopus:model": _map_job(prepared).model})
 
 
 def classes_of(prepared: Prepared) -> tuple[LandClass, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
 
-from storage.classes import NO_CLASS, LandClass
+from storage.classes import NO_CANOPY, NO_CLASS, LandClass
 from storage.manifest import Run
 from storage.publish import Receipt, local_copy, locate_product
 from tasks.earth.accuracy import NOT_ESTIMATED
@@ -193,7 +193,7 @@ def _change(data: Mapping[str, Any], change: str) -> str:
 def _draw_change(run: Run, receipt: Receipt, last: LastMap, facts: MapFacts, classes: tuple[LandClass, ...]) -> str:
     """Draw where canopy came and went since the last map; return where the picture lies."""
     (before, grid), (now, _) = _overview(last.url), _overview(receipt.item_url)
-    trees = [land.value for land in classes if land.name != "none"]
+    trees = [land.value for land in classes if land.name != NO_CANOPY]
     was, is_ = np.isin(before, trees), np.isin(now, trees)
     values = np.select([was & is_, was, is_], [1, 2, 3], 0).astype(np.uint8)
     values[(before == NO_CLASS) | (now == NO_CLASS)] = NO_CLASS
@@ -212,7 +212,7 @@ def _draw_change(run: Run, receipt: Receipt, last: LastMap, facts: MapFacts, cla
 
 def _change_areas(facts: MapFacts, classes: tuple[LandClass, ...], pixel_ha: float) -> dict[str, float]:
     moves = np.array(facts.moves)
-    canopy = np.array([land.name != "none" for land in classes])
+    canopy = np.array([land.name != NO_CANOPY for land in classes])
     areas = {
         "other": moves[~canopy][:, ~canopy].sum(),
         "same": moves[canopy][:, canopy].sum(),

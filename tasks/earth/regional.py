@@ -249,6 +249,7 @@ def _looks_digest(state: CubeState, plan: MapPlan) -> str:
     return content_hash(
         {
             "bands": state.schema.bands,
+            "unmasked": plan.allow_unmasked,
             "mask": [rule.asset, rule.clear, rule.dilation],
             "looks": sorted(rows, key=lambda row: str(row[:2])),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tasks.earth.gates import Checked, GateRules
 from tasks.earth.map_release import check_prepared, classes_of, publish_checked
 from tasks.earth.map_report import Report, write_report
 from tasks.earth.regional import Prepared, fill_regions
+from tasks.earth.reuse import take_over
 from tasks.earth.verify import verify_product
 from tasks.errors import ChecksFailed
 
@@ -304,3 +306,36 @@ def test_an_area_that_misses_whole_regions_is_published(archive: Archive, tmp_pa
         fill_regions(prepared, name, regions)
     checked = check_prepared(prepared, LOOSE)
     assert verify_product(publish_checked(prepared, checked).item_url).ok
+
+
+def test_regions_of_a_tile_without_a_new_look_are_taken_over_and_the_map_is_the_same(tmp_path: Path) -> None:
+    """Three regions lie in the tile to the left, one in the tile to the right; only the right one is seen again."""
+    archive, warehouse = Archive(tmp_path / "archive"), with_model(tmp_path / "warehouse")
+    whole = grid(column=-768, size=1024)[:SIZE]
+    for number, day in enumerate(LOOKS[:3]):
+        add_look(archive, look_name(day), day, Look(number, geobox=whole, cloudy=(0, 0)))
+    right = Look(9, geobox=grid(size=SIZE, column=0), cloudy=(0, 0))
+    add_look(archive, look_name(LOOKS[5]), LOOKS[5], right)
+    area = area_of(whole)
+
+    def mapped(until: str, *, again: bool) -> tuple[Prepared, int, int]:
+        ingest(request_of(archive.catalog, warehouse, area=area, end=until))
+        prepared = prepare_map(MapRequest(str(warehouse), area, "floor", until=until))
+        taken = take_over(prepared) if again else 0
+        return prepared, taken, sum(fill_regions(prepared, name, regions) for name, regions in prepared.groups())
+
+    first, taken, filled = mapped(LOOKS[2], again=True)
+    assert (taken, filled) == (0, 4)
+    publish_checked(first, check_prepared(first, LOOSE))
+    second, taken, filled = mapped(LOOKS[5], again=True)
+    assert (taken, filled) == (2, 2)
+    quick = publish_checked(second, check_prepared(second, LOOSE))
+    shutil.rmtree(Path(quick.item_url).parent)
+    third, taken, filled = mapped(LOOKS[5], again=False)
+    assert (taken, filled) == (0, 4)
+    slow = publish_checked(third, check_prepared(third, LOOSE))
+    assert slow.key == quick.key
+    checksums = [
+        {name: asset.get("file:checksum") for name, asset in found.item["assets"].items()} for found in (quick, slow)
+    ]
+    assert checksums[0] == checksums[1]
