@@ -287,6 +287,112 @@ def train_floor(
 
 
 @train.command(
+    "canopy",
+    epilog="Example: canopus train canopy --aoi area.geojson --labels woods.gpkg --class-field class "
+    "--backbone earthpt-small --until 2023-12-31 --name county",
+)
+def train_canopy(
+    *,
+    aoi: Annotated[str | None, typer.Option(help="Area of the labels: minx,miny,maxx,maxy or a vector file.")] = None,
+    labels: Annotated[str | None, typer.Option(help="GeoPackage, GeoJSON, Shapefile or raster.")] = None,
+    class_field: ClassField = None,
+    classes: Scheme = "canopy",
+    value: Values = None,
+    table: Table = None,
+    at_least: LowestValue = None,
+    outside: Outside = "none",
+    margin: Margin = 1,
+    ignore: IgnoreAreas = None,
+    min_area_ha: LeastArea = None,
+    min_width_m: LeastWidth = None,
+    label_date: LabelDate = None,
+    date_field: DateField = None,
+    max_age_years: LargestAge = None,
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="EarthPT, or a canopy model to go on from. An EarthPT that a trained head is shipped for begins with it."
+        ),
+    ] = "earthpt-distilled",
+    until: Until = None,
+    window_days: Annotated[
+        int | None, typer.Option(help="Use looks of so many days up to the last day only, e.g. 365.")
+    ] = None,
+    allow_unmasked: Unmasked = False,
+    tuning: Annotated[str, typer.Option(help="frozen: the head alone; lora or full: EarthPT too (slow).")] = "frozen",
+    published: Annotated[
+        bool, typer.Option("--published", help="As Dargana: an MLP on the pooled embedding of each pixel.")
+    ] = False,
+    fresh_head: Annotated[bool, typer.Option("--fresh-head", help="Begin with a new head.")] = False,
+    places: Annotated[int, typer.Option(help="Generated places to learn from too; alone without labels.")] = 0,
+    pixels: Annotated[int, typer.Option(help="Labelled pixels that are read, about.")] = 250_000,
+    steps: Annotated[int, typer.Option(help="Updates at most.")] = 600,
+    learning_rate: Annotated[float, typer.Option(help="At its highest.")] = 2e-3,
+    focus: Annotated[float, typer.Option(help="Exponent of the focal loss; 0 is cross-entropy.")] = 0.0,
+    balanced: Annotated[bool, typer.Option("--balanced", help="Classes weigh alike, whatever their share.")] = False,
+    doubt: Annotated[
+        float, typer.Option(help="Canopy that the starting head sees from here on overrules a label none; 1: never.")
+    ] = 0.5,
+    block: Annotated[int, typer.Option(help="Pixels on a side of train, validation and test tiles.")] = 32,
+    gap: Annotated[int, typer.Option(help="Pixels between tiles of different parts.")] = 4,
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "canopy",
+    warehouse: Warehouse = "./warehouse",
+    crs: Crs = None,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a canopy head on an EarthPT: from labels, from generated places, or both."""
+    from flows.config import TrainCanopyConfig, make_config
+    from flows.runtime import configure_prefect
+
+    read = _labels(
+        path=labels,
+        class_field=class_field,
+        values=_pairs(value),
+        table=table,
+        at_least=at_least,
+        outside=outside,
+        margin=margin,
+        ignore=ignore,
+        min_area_ha=min_area_ha,
+        min_width_m=min_width_m,
+        date=label_date,
+        date_field=date_field,
+        max_age_years=max_age_years,
+    )
+    given = {
+        "aoi": aoi,
+        "labels": read if labels else None,
+        "classes": _classes(classes),
+        "backbone": backbone,
+        "until": until,
+        "window_days": window_days,
+        "allow_unmasked": allow_unmasked,
+        "tuning": tuning,
+        "published": published,
+        "fresh_head": fresh_head,
+        "places": places,
+        "pixels": pixels,
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "focus": focus,
+        "balanced": balanced,
+        "doubt": doubt,
+        "block": block,
+        "gap": gap,
+        "name": name,
+        "warehouse": warehouse,
+        "crs": crs,
+        "seed": seed,
+    }
+    config = make_config(TrainCanopyConfig, _stated(given))
+    configure_prefect(warehouse)
+    from flows.train import train_canopy_model
+
+    _follow(train_canopy_model, config, as_json=as_json)
+
+
+@train.command(
     "earthpt",
     epilog="Example: canopus train earthpt --aoi area.geojson --until 2018-12-31 --name mine --minutes 20; "
     "on several GPUs: torchrun --nproc-per-node 8 -m flows.cli train earthpt --config pretrain.yaml --parallel ddp",
@@ -470,6 +576,54 @@ def backfill(
     from flows.backfill import backfill_canopy_map
 
     _follow(backfill_canopy_map, config, as_json=as_json)
+
+
+@app.command(epilog="Example: canopus change --aoi area.geojson --collection canopy --min-area-ha 0.1")
+def change(
+    *,
+    aoi: Area,
+    collection: Annotated[str, typer.Option(help="Collection of the maps.")] = "canopy",
+    start: Annotated[str | None, typer.Option(help="Use maps from this date on, YYYY-MM-DD; by default all.")] = None,
+    end: Annotated[str | None, typer.Option(help="Use maps up to this date; by default all.")] = None,
+    min_area_ha: Annotated[float, typer.Option(help="Smaller patches of change are left out.")] = 0.05,
+    out_collection: Annotated[str, typer.Option(help="STAC collection of the product.")] = "canopy-change",
+    title: Annotated[str, typer.Option(help="On the picture and the item.")] = "Change of woodland",
+    allow_unmasked: Unmasked = False,
+    warehouse: Warehouse = "./warehouse",
+    crs: Crs = None,
+    dask: Dask = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print which maps and cubes would be read; write nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Find woodland lost and gained in published maps and the looks behind them: kind, date, confidence, STAC item."""
+    from flows.config import ChangeConfig, make_config
+    from flows.runtime import configure_prefect
+
+    given = {
+        "aoi": aoi,
+        "collection": collection,
+        "start": start,
+        "end": end,
+        "min_area_ha": min_area_ha,
+        "out_collection": out_collection,
+        "title": title,
+        "allow_unmasked": allow_unmasked,
+        "warehouse": warehouse,
+        "crs": crs,
+        "dask": dask,
+    }
+    config = make_config(ChangeConfig, _stated(given))
+    if dry_run:
+        from flows.plan import describe_change
+
+        _print_plan(describe_change(config), as_json=as_json)
+        return
+    configure_prefect(warehouse)
+    from flows.change import change_canopy
+
+    _follow(change_canopy, config, as_json=as_json)
 
 
 @app.command(
@@ -799,6 +953,121 @@ def evaluate_forecast(
     with _bars():
         report = _run(flow, config)
     _say(json.dumps(report) if as_json else describe_report(report))
+
+
+@evaluate.command(
+    "canopy",
+    epilog="Example: canopus evaluate canopy --model canopy --warehouse ./warehouse --aoi area.geojson "
+    "--labels held_out.gpkg --date 2022-12-31",
+)
+def evaluate_canopy(
+    *,
+    config: Annotated[Path | None, typer.Option(help="Settings in YAML; options lie over them.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name, or name/version.")] = None,
+    warehouse: Annotated[
+        str | None, typer.Option(help="Folder, s3://bucket/prefix, gs:// or az://; by default ./warehouse.")
+    ] = None,
+    aoi: Annotated[str | None, typer.Option(help="minx,miny,maxx,maxy in degrees, or a vector file.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Polygons or raster that is scored against.")] = None,
+    class_field: ClassField = None,
+    value: Values = None,
+    table: Table = None,
+    at_least: LowestValue = None,
+    outside: Outside = "none",
+    margin: Margin = 0,
+    ignore: IgnoreAreas = None,
+    min_area_ha: LeastArea = None,
+    min_width_m: LeastWidth = None,
+    label_date: LabelDate = None,
+    date_field: DateField = None,
+    max_age_years: LargestAge = None,
+    date: Annotated[
+        str | None,
+        typer.Option(help="Day of the map, YYYY-MM-DD: the last whose looks are read; by default the labels'."),
+    ] = None,
+    window_days: Annotated[int | None, typer.Option(help="Only looks of so many days up to that day.")] = None,
+    floor_labels: Annotated[
+        str | None,
+        typer.Option(help="What the forest is trained on; by default the labels, cross-validated or not held out."),
+    ] = None,
+    floor_class_field: Annotated[str | None, typer.Option(help="As --class-field, of --floor-labels.")] = None,
+    floor_value: Annotated[list[str] | None, typer.Option(help="As --value, of --floor-labels.")] = None,
+    floor_margin: Annotated[int, typer.Option(help="As --margin, of --floor-labels.")] = 1,
+    floor_aoi: Annotated[str | None, typer.Option(help="Where --floor-labels lie; by default the same area.")] = None,
+    floor_warehouse: Annotated[str | None, typer.Option(help="Cubes of --floor-aoi; by default the same.")] = None,
+    holdout_blocks: Annotated[
+        str | None, typer.Option(help="FOLDS:FOLD[:BLOCK]: score only blocks that training left out, e.g. 5:0:20.")
+    ] = None,
+    test_tiles: Annotated[
+        bool, typer.Option("--test-tiles", help="Score only the test tiles of the split of the floor's labels.")
+    ] = False,
+    cell: Annotated[int | None, typer.Option(help="Pixels on a side of a label's cell, scored once.")] = None,
+    canopy_only: Annotated[
+        bool, typer.Option("--canopy-only", help="The labels know canopy and not its kind; so with --at-least.")
+    ] = False,
+    sample: Annotated[
+        str | None, typer.Option(help="Labelled probability sample: accuracy and areas with intervals.")
+    ] = None,
+    allow_unmasked: Unmasked = False,
+    crs: Crs = None,
+    out: Annotated[str | None, typer.Option(help="Folder of report and pictures; by default the run's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a canopy model beside a forest that has not seen the answers and mean NDVI, with pictures."""
+    from flows.config import EvaluateCanopyConfig, load_config, make_config
+    from flows.runtime import configure_prefect
+
+    scored = _labels(
+        path=labels,
+        class_field=class_field,
+        values=_pairs(value),
+        table=table,
+        at_least=at_least,
+        outside=outside,
+        margin=margin,
+        ignore=ignore,
+        min_area_ha=min_area_ha,
+        min_width_m=min_width_m,
+        date=label_date,
+        date_field=date_field,
+        max_age_years=max_age_years,
+    )
+    floor = _labels(
+        path=floor_labels,
+        class_field=floor_class_field,
+        values=_pairs(floor_value),
+        margin=floor_margin,
+        aoi=floor_aoi,
+        warehouse=floor_warehouse,
+    )
+    given = {
+        "model": model,
+        "warehouse": warehouse,
+        "aoi": aoi,
+        "labels": scored if labels else None,
+        "date": date,
+        "window_days": window_days,
+        "floor": floor if floor_labels else None,
+        "holdout_blocks": holdout_blocks,
+        "test_tiles": test_tiles or None,
+        "cell": cell,
+        "canopy_only": canopy_only or None,
+        "sample": sample,
+        "allow_unmasked": allow_unmasked or None,
+        "crs": crs,
+        "out": out,
+    }
+    options = _stated(given)
+    settings = (
+        load_config(config, EvaluateCanopyConfig, **options) if config else make_config(EvaluateCanopyConfig, options)
+    )
+    configure_prefect(settings.warehouse)
+    from flows.evaluate import evaluate_canopy as flow
+    from tasks.earth.canopy_tables import describe_canopy
+
+    with _bars():
+        report = _run(flow, settings)
+    _say(json.dumps(report) if as_json else describe_canopy(report))
 
 
 @app.command(

@@ -209,6 +209,55 @@ class TrainFloorConfig(AreaSettings):
     seed: int = 0
 
 
+class TrainCanopyConfig(Settings):
+    """Train a canopy head on an EarthPT: from labels, from generated places, or both."""
+
+    warehouse: Warehouse = "./warehouse"
+    name: str = "canopy"
+    backbone: str = Field("earthpt-distilled", description="EarthPT, or a canopy model to go on from")
+    aoi: Area | None = Field(None, description="area of the labels")
+    crs: Crs = None
+    resolution: float = 10.0
+    allow_unmasked: AllowUnmasked = False
+    labels: LabelSettings | None = Field(None, description="without, it learns from generated places alone")
+    classes: tuple[ClassSettings, ...] = CANOPY
+    until: date | None = Field(None, description="use looks up to this day; by default the date of the labels, or all")
+    window_days: int | None = Field(None, ge=1, description="use looks of so many days up to then; by default all")
+    pixels: int = Field(250_000, ge=1000, description="labelled pixels that are read, about")
+    block: int = Field(32, ge=4, description="pixels on a side of train, validation and test tiles")
+    gap: int = Field(4, ge=0, description="pixels between tiles of different parts")
+    shares: tuple[float, float, float] = Field((0.7, 0.15, 0.15), description="of train, validation and test tiles")
+    places: int = Field(0, ge=0, description="generated places to learn from too")
+    tuning: Literal["frozen", "lora", "full"] = Field(
+        "frozen", description="what of EarthPT is trained beside the head"
+    )
+    published: bool = Field(
+        False, description="as Dargana: pooled embedding, each pixel alone, new head, labels believed"
+    )
+    fresh_head: bool = Field(False, description="begin with a new head where there is a trained one")
+    months: int = Field(12, ge=0, le=36, description="days of the year that a new head asks EarthPT about")
+    hidden: int = Field(64, ge=4, description="width of a new head")
+    reach: int = Field(4, ge=0, le=16, description="pixels to each side that a new head sees")
+    rank: int = Field(4, ge=1, description="of lora")
+    steps: int = Field(600, ge=1, description="updates at most")
+    learning_rate: float = Field(2e-3, gt=0)
+    focus: float = Field(0.0, ge=0, description="exponent of the focal loss")
+    balanced: bool = Field(False, description="classes weigh alike")
+    doubt: float = Field(
+        0.5, gt=0, le=1, description="canopy that the starting head sees from here on overrules 'none'"
+    )
+    patience: int = Field(6, ge=1, description="judgements without gain before the end")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _has_ground(self) -> TrainCanopyConfig:
+        if (self.labels is None) != (self.aoi is None):
+            raise ValueError("labels and aoi go together: name both, or neither and a number of places")
+        if self.labels is None and not self.places:
+            raise ValueError("nothing to learn from: name aoi and labels, or a number of places")
+        return self
+
+
 class ExtraSettings(Settings):
     """A channel beside the bands, from a Zarr store on the grid of the tiles."""
 
@@ -377,6 +426,35 @@ class BackfillConfig(Settings):
         return self
 
 
+class ChangeRuleSettings(Settings):
+    """What counts as a change of woodland; docs/dataflow.md says how."""
+
+    least_maps: int = Field(2, ge=1, description="maps on either side of a change")
+    least_looks: int = Field(3, ge=1, description="clear looks behind a map, and days with a look around a break")
+    fall: float = Field(0.25, gt=0, le=1, description="by how much canopy probability falls where woodland is lost")
+    canopy: float = Field(0.4, ge=0, le=1, description="probability from which a pixel was, or has become, woodland")
+    explained: float = Field(0.2, ge=0, le=1, description="share of the looks' spread that the step of a loss explains")
+    step: float = Field(0.1, ge=0, description="by how much NDVI and NBR fall")
+    rise: float = Field(0.05, gt=0, le=1, description="by how much canopy probability rises over young trees")
+    open: float = Field(0.2, ge=0, le=1, description="probability up to which a place was no woodland")
+    settled: float = Field(9.0, ge=0, description="log-likelihood per variable for a new season of the looks")
+    settled_days: int = Field(270, ge=1, description="how long that season has lasted")
+    never_bare: float = Field(0.45, ge=-1, le=1, description="NDVI that nine in ten looks since then reach")
+
+
+class ChangeConfig(AreaSettings):
+    """Publish woodland lost and gained, from the published maps of an area."""
+
+    collection: str = Field("canopy", description="of the maps")
+    start: date | None = Field(None, description="use maps from this date on; by default all")
+    end: date | None = Field(None, description="use maps up to this date; by default all")
+    min_area_ha: float = Field(0.05, ge=0, description="smaller patches of change are left out")
+    rules: ChangeRuleSettings = ChangeRuleSettings()
+    out_collection: str = Field("canopy-change", description="of the product")
+    title: str = "Change of woodland"
+    dask: Dask = None
+
+
 class ForecastConfig(AreaSettings):
     """Publish forecasts of an area."""
 
@@ -419,6 +497,47 @@ class EvaluateForecastConfig(AreaSettings):
     share: float = Field(1.0, gt=0, le=1, description="of the pixels that are scored, drawn by their place")
     out: str | None = Field(None, description="folder or URL of report and pictures; by default the run's")
     dask: Dask = None
+
+
+class FloorLabelSettings(LabelSettings):
+    """Labels that the forest floor is trained on, where those are not the ones that are scored."""
+
+    aoi: Annotated[str | None, Field(description="where they lie; by default the area that is scored")] = None
+    warehouse: Annotated[str | None, Field(description="whose cubes; by default the model's")] = None
+    until: IsoDay | None = Field(None, description="last day of its looks; by default the labels' date, or the map's")
+
+
+class EvaluateCanopyConfig(AreaSettings):
+    """Score a canopy model beside a forest and mean NDVI."""
+
+    model: str = Field(description="name, or name/version")
+    labels: LabelSettings
+    date: IsoDay | None = Field(None, description="day of the map; by default the labels', or that of the newest look")
+    window_days: int | None = Field(None, ge=1, description="only looks of so many days up to `date`; by default all")
+    floor: FloorLabelSettings | None = Field(
+        None, description="labels of the forest; by default those that are scored, cross-validated by blocks"
+    )
+    holdout_blocks: str | None = Field(None, description="FOLDS:FOLD[:BLOCK]: score only blocks that training left out")
+    test_tiles: bool = Field(False, description="score only the test tiles of the split of the floor's labels")
+    split_block: int = Field(32, ge=1, description="with test_tiles: pixels on a side of a block")
+    split_gap: int = Field(2, ge=0, description="with test_tiles: pixels beside another part that belong to none")
+    split_shares: tuple[float, float, float] = Field((0.7, 0.15, 0.15), description="of train, validation and test")
+    split_seed: int = 0
+    cell: int = Field(1, ge=1, description="pixels on a side of a label's cell: scored once, by its mean probability")
+    sample: str | None = Field(None, description="labelled probability sample: accuracy and areas with intervals")
+    canopy_only: bool = Field(
+        False, description="the labels know canopy and not its kind; so does a raster with at_least"
+    )
+    block: int = Field(20, ge=1, description="pixels on a side of a block of the forest's cross-validation")
+    folds: int = Field(5, ge=2)
+    trees: int = Field(100, ge=1, description="of the forest")
+    out: str | None = Field(None, description="folder or URL of report and pictures; by default the run's")
+
+    @model_validator(mode="after")
+    def _one_part(self) -> EvaluateCanopyConfig:
+        if self.test_tiles and self.holdout_blocks is not None:
+            raise ValueError("test_tiles and holdout_blocks each say which part is scored: choose one")
+        return self
 
 
 class LabelReportConfig(Settings):

@@ -8,19 +8,21 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed
 
-from flows.config import TrainEarthPTConfig, TrainFloorConfig
+from flows.config import LabelSettings, TrainCanopyConfig, TrainEarthPTConfig, TrainFloorConfig
 from flows.labels import to_classes, to_rules
 from flows.runtime import Summary
 from models.data import Augmentation
 from models.earthpt import EarthPTConfig
 from models.training import TrainConfig
 from storage.location import resolve
+from tasks.earth.canopy_training import CanopyRequest, HeadChoice, LabelledArea, TrainedCanopy
 from tasks.earth.earthpt_training import EarthPTRequest, TrainedEarthPT, train_earthpt
 from tasks.earth.forecast_evaluation import parse_holdout
 from tasks.earth.grid import read_area
+from tasks.earth.label_report import TileSplit
 from tasks.earth.training import FloorRequest, Split, TrainedModel
 from tasks.earth.training_data import AreaChoice, DataChoice
-from tasks.train import train_earthpt_task, train_floor_task
+from tasks.train import train_canopy_task, train_earthpt_task, train_floor_task
 
 ENDLESS = 10**9
 """Updates where only minutes end a training."""
@@ -50,6 +52,83 @@ def follow_earthpt(config: TrainEarthPTConfig) -> None:
     train_earthpt(to_earthpt_request(config))
 
 
+@flow(name="train-canopy")
+def train_canopy_model(config: TrainCanopyConfig) -> Any:
+    """Train a canopy head on an EarthPT."""
+    trained = train_canopy_task(to_canopy_request(config))
+    name = f"{trained.reference.name}/{trained.reference.version}"
+    return Completed(message=name, data=summarise_canopy(trained))
+
+
+def to_canopy_request(config: TrainCanopyConfig) -> CanopyRequest:
+    """Return what the task needs, from what the user wrote."""
+    head = HeadChoice(
+        tuning=config.tuning,
+        fresh_head=config.fresh_head or config.published,
+        months=0 if config.published else config.months,
+        hidden=config.hidden,
+        reach=0 if config.published else config.reach,
+        rank=config.rank,
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        focus=config.focus,
+        balanced=config.balanced,
+        doubt=1.0 if config.published else config.doubt,
+        patience=config.patience,
+    )
+    return CanopyRequest(
+        warehouse=resolve(config.warehouse).url,
+        name=config.name,
+        backbone=config.backbone,
+        classes=to_classes(config.classes),
+        labelled=_labelled(config, config.labels) if config.labels else None,
+        places=config.places,
+        head=head,
+        seed=config.seed,
+    )
+
+
+def _labelled(config: TrainCanopyConfig, labels: LabelSettings) -> LabelledArea:
+    assert config.aoi is not None
+    return LabelledArea(
+        area=read_area(config.aoi),
+        labels=labels.path,
+        rules=to_rules(labels),
+        crs=config.crs,
+        resolution=config.resolution,
+        until=config.until.isoformat() if config.until else labels.date,
+        window_days=config.window_days,
+        allow_unmasked=config.allow_unmasked,
+        pixels=config.pixels,
+        split=TileSplit(config.block, config.gap, config.shares, config.seed),
+    )
+
+
+def summarise_canopy(trained: TrainedCanopy) -> Summary:
+    """Return what the command line prints."""
+    counts = {f"{kind} pixels": count for kind, count in trained.training["pixels"].items()}
+    counts["labels doubted"] = trained.training["doubted"]
+    share = trained.training.get("share_of_pretraining")
+    cost = (
+        {"of pre-training": f"{share['looks']:.1%} of looks, {share['operations']:.1%} of operations"} if share else {}
+    )
+    return Summary(
+        f"{trained.reference.name}/{trained.reference.version}",
+        counts,
+        details={"model": trained.reference.url, **cost, **_pr_aucs(trained.metrics)},
+    )
+
+
+def _pr_aucs(metrics: dict[str, Any]) -> dict[str, str]:
+    """Return the scores of classes, and of canopy, in words."""
+    scored = {**metrics["classes"], **({"canopy": metrics["canopy"]} if "canopy" in metrics else {})}
+    return {
+        name: f"PR-AUC {found['pr_auc']:.3f} at prevalence {found['prevalence']:.3f}"
+        for name, found in scored.items()
+        if found["pr_auc"] is not None
+    }
+
+
 def to_request(config: TrainFloorConfig) -> FloorRequest:
     """Return what the task needs, from what the user wrote."""
     return FloorRequest(
@@ -71,18 +150,11 @@ def to_request(config: TrainFloorConfig) -> FloorRequest:
 
 def summarise(trained: TrainedModel) -> Summary:
     """Return what the command line prints."""
-    scored = {
-        **trained.metrics["classes"],
-        **({"canopy": trained.metrics["canopy"]} if "canopy" in trained.metrics else {}),
-    }
-    scores = {
-        name: f"PR-AUC {found['pr_auc']:.3f} at prevalence {found['prevalence']:.3f}" for name, found in scored.items()
-    }
     name = f"{trained.reference.name}/{trained.reference.version}"
     return Summary(
         name,
         {f"{kind} pixels": count for kind, count in trained.training["pixels_used"].items()},
-        details={"model": trained.reference.url, **scores},
+        details={"model": trained.reference.url, **_pr_aucs(trained.metrics)},
     )
 
 

@@ -69,6 +69,63 @@ class CanopyConfig:
         return (self.months * len(OUTPUTS) if self.months else self.width) + len(OUTPUTS) + 1
 
 
+@dataclass(frozen=True)
+class LabelledGrid:
+    """Patches of features and what is known of them.
+
+    Parameters
+    ----------
+    features : Tensor, shape (N, features, y, x)
+        With the halo.
+    labels : Tensor of int64, shape (N, y, x)
+        Without it: position of the class, -1 where nothing is known.
+    """
+
+    features: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> LabelledGrid:
+        """Return it on a device."""
+        return LabelledGrid(self.features.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class SeriesPart:
+    """Some pixels' series: their numbers in the patch, (B,), and channels, days and valid looks as `CanopyNet.features` takes them."""
+
+    pixels: Tensor
+    channels: Tensor
+    day: Tensor
+    valid: Tensor
+
+    def to(self, device: torch.device) -> SeriesPart:
+        """Return it on a device."""
+        return SeriesPart(*(tensor.to(device) for tensor in (self.pixels, self.channels, self.day, self.valid)))
+
+
+@dataclass(frozen=True)
+class LabelledSeries:
+    """A patch of series and what is known of it.
+
+    Parameters
+    ----------
+    parts : tuple of SeriesPart
+        Every pixel that has a valid look, once.
+    shape : tuple of int
+        Rows and columns of the patch, with the halo.
+    labels : Tensor of int64, shape (1, y, x)
+        As in `LabelledGrid`.
+    """
+
+    parts: tuple[SeriesPart, ...]
+    shape: tuple[int, int]
+    labels: Tensor
+
+    def to(self, device: torch.device) -> LabelledSeries:
+        """Return it on a device."""
+        return LabelledSeries(tuple(part.to(device) for part in self.parts), self.shape, self.labels.to(device))
+
+
 class CanopyNet(nn.Module):
     """EarthPT with a canopy head.
 
@@ -119,6 +176,27 @@ class CanopyNet(nn.Module):
             told = self.backbone.embed(channels, day, valid)
         looks = torch.log1p(count.to(told.dtype))[:, None] / LOOKS_UNIT
         return torch.cat([told, there.to(told.dtype), looks], dim=1)
+
+    def loss(
+        self,
+        batch: LabelledGrid | LabelledSeries,
+        *,
+        generator: torch.Generator | None = None,
+        weights: Sequence[float] | None = None,
+        focus: float = 0.0,
+    ) -> Tensor:
+        """Return `classification_loss` of a batch."""
+        grid = self.grid_of(batch) if isinstance(batch, LabelledSeries) else batch.features
+        return classification_loss(self.logits(grid), batch.labels, weights=weights, focus=focus)
+
+    def grid_of(self, batch: LabelledSeries) -> Tensor:
+        """Return the features of a patch of series: (1, features, y, x), zeros where a pixel has no look."""
+        rows, columns = batch.shape
+        found = [(part.pixels, self.features(part.channels, part.day, part.valid)) for part in batch.parts]
+        flat = batch.parts[0].channels.new_zeros(rows * columns, self.config.features)
+        for pixels, features in found:
+            flat = flat.index_copy(0, pixels, features)
+        return flat.T.reshape(1, -1, rows, columns)
 
     def logits(self, grid: Tensor) -> Tensor:
         """Return the logits of every class inside the halo: (N, features, y, x) -> (N, K, y - 2 halo, x - 2 halo)."""

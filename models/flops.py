@@ -11,6 +11,7 @@ import re
 
 from torch import nn
 
+from models.canopy import CanopyNet
 from models.earthpt import OUTPUTS, EarthPT
 from models.earthpt_published import PublishedEarthPT
 
@@ -90,3 +91,17 @@ def earthpt_flops(model: EarthPT, *, series: int, steps: int) -> float:
     by_question = sum(multiplied_weights(way) for way in ways)
     pointing = asked * steps * (model.pointer_query.out_features + config.pointers * len(OUTPUTS))
     return series * ((steps + asked) * passed + 6.0 * (steps * by_look + asked * by_question + pointing))
+
+
+def canopy_flops(model: CanopyNet, *, looks: int, pixels: int) -> float:
+    """Return the operations of mapping so many pixels that have so many looks together; training takes three times the head's.
+
+    Attention over the few looks of a pixel is left out; it is below a tenth at a hundred looks.
+    """
+    backbone, config = model.backbone, model.config
+    core = multiplied_weights(backbone.core)
+    by_look = core + multiplied_weights(backbone.look_in) + multiplied_weights(backbone.pointer_key)
+    ways = (backbone.question_in, backbone.pointer_query, backbone.gate, backbone.head)
+    by_question = core + sum(multiplied_weights(way) for way in ways)
+    by_pixel = sum(part.weight.numel() for part in model.head.modules() if isinstance(part, nn.Conv2d))
+    return 2.0 * (looks * by_look + pixels * (config.months * by_question + by_pixel))

@@ -6,6 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.artifacts import ProgressArtifact, publish_accuracy, publish_training
+from tasks.earth.canopy_training import CanopyRequest, TrainedCanopy, train_canopy
 from tasks.earth.earthpt_training import EarthPTRequest, TrainedEarthPT, train_earthpt
 from tasks.earth.training import FloorRequest, TrainedModel, train_floor
 
@@ -15,6 +16,15 @@ def train_floor_task(request: FloorRequest) -> TrainedModel:
     """Train on the labelled pixels, and publish the accuracy table."""
     with ProgressArtifact("train", request.name) as progress:
         trained = train_floor(request, progress)
+    publish_accuracy(trained.reference.name, trained.metrics)
+    return trained
+
+
+@task(name="train canopy", cache_policy=NO_CACHE, persist_result=False)
+def train_canopy_task(request: CanopyRequest) -> TrainedCanopy:
+    """Read cells, train the head, and publish its curve and the accuracy table."""
+    with ProgressArtifact("train", request.name) as progress:
+        trained = train_canopy(request, progress)
     publish_accuracy(trained.reference.name, trained.metrics)
     return trained
 

@@ -337,13 +337,19 @@ def fill_region(plan: MapPlan, region: Region, layers: tuple[Layer, ...], fill: 
     geobox = plan.staging[region["y"], region["x"]]
     inside = plan.inside(region)
     if isinstance(fill, AmongNeighbours):
-        wide = geobox.pad(fill.halo) if fill.halo else geobox
-        found = fill.finish(_gathered(plan, wide, fill.layers, fill.each, np.pad(inside, fill.halo, mode="edge")))
+        found = fill.finish(gather_region(plan, region, fill))
     else:
         found = _gathered(plan, geobox, layers, fill, inside)
     for layer in layers:
         found[layer.name][..., ~inside] = layer.nodata
     return found
+
+
+def gather_region(plan: MapPlan, region: Region, fill: AmongNeighbours) -> dict[str, np.ndarray]:
+    """Return what the first step of a fill gives over a region and its halo."""
+    geobox = plan.staging[region["y"], region["x"]]
+    wide = geobox.pad(fill.halo) if fill.halo else geobox
+    return _gathered(plan, wide, fill.layers, fill.each, np.pad(plan.inside(region), fill.halo, mode="edge"))
 
 
 def _gathered(

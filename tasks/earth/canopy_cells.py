@@ -1,0 +1,336 @@
+"""Cells: small squares of ground with what a canopy model reads of them and what is known of their pixels.
+
+Cells come from the cubes and labels of an area, or are generated (`tasks.earth.prior.places`). Batches are patches drawn from cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from models.canopy import CanopyNet, LabelledGrid, LabelledSeries, SeriesPart
+from models.earthpt import to_channels
+from models.indices import BANDS
+from storage.classes import NO_CANOPY, LandClass
+from storage.regions import Region
+from tasks.earth.canopy_classifier import FEATURES, feature_layers, features_of_block
+from tasks.earth.canopy_features import LOOKS, grid_features
+from tasks.earth.embedders import TOKENS_AT_ONCE
+from tasks.earth.layers import CLEAR_COUNT
+from tasks.earth.mapping import AmongNeighbours, MapPlan, gather_region, overlap, to_physical
+from tasks.earth.prior.places import GeneratedPlace, draw_place
+from tasks.earth.series_batches import RegionSeries, batches_of
+
+CELL = 64
+"""Pixels on a side of a cell of an area."""
+TRAIN, VALIDATION = 0, 1
+UNKNOWN = -1
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class WindowSeries:
+    """The looks at a window of one cube.
+
+    Parameters
+    ----------
+    reflectance : ndarray, shape (time, band, y, x), uint16
+    valid : ndarray, shape (time, y, x), bool
+    dates : ndarray, shape (time,), datetime64[D]
+    bands : tuple of str
+    """
+
+    reflectance: np.ndarray
+    valid: np.ndarray
+    dates: np.ndarray
+    bands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A square of ground, read as features.
+
+    Parameters
+    ----------
+    features : ndarray, shape (feature, y, x), float16
+        With a halo around the labels.
+    labels : ndarray, shape (y, x), int8
+        Position of the class; `UNKNOWN` where nothing is known.
+    part : ndarray, shape (y, x), int8
+        `TRAIN`, `VALIDATION`, or neither.
+    looks : int
+        Valid looks that it was made from.
+    series : WindowSeries, optional
+        Those looks, for training that changes how they are read.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    part: np.ndarray
+    looks: int
+    series: WindowSeries | None = None
+
+    @property
+    def halo(self) -> int:
+        """Return the pixels around the labels."""
+        return (self.features.shape[1] - self.labels.shape[0]) // 2
+
+    def of(self, part: int) -> np.ndarray:
+        """Return the labels of one part, `UNKNOWN` elsewhere."""
+        return np.where(self.part == part, self.labels, np.int8(UNKNOWN))
+
+
+def cells_of(
+    plan: MapPlan,
+    known: np.ndarray,
+    part: np.ndarray,
+    *,
+    classes: Sequence[LandClass],
+    pixels: int,
+    seed: int,
+) -> list[Region]:
+    """Return which cells of an area are read: drawn until they hold so many labelled pixels, rare classes first.
+
+    Parameters
+    ----------
+    plan : MapPlan
+        Grid.
+    known : ndarray, shape (y, x), uint8
+        Class values on the staging grid.
+    part : ndarray, shape (y, x), int8
+        Split of it; pixels in neither part do not count.
+    classes : sequence of LandClass
+    pixels : int
+        Labelled ones, about.
+    seed : int
+    """
+    rows, columns = known.shape
+    used = (part == TRAIN) | (part == VALIDATION)
+    regions = [
+        {"y": slice(y, min(y + CELL, rows)), "x": slice(x, min(x + CELL, columns))}
+        for y in range(0, rows, CELL)
+        for x in range(0, columns, CELL)
+    ]
+    counts = np.array(
+        [[(used & (known == one.value))[region["y"], region["x"]].sum() for one in classes] for region in regions]
+    )
+    total = counts.sum(axis=0).clip(min=1)
+    # each cell's key: an even draw, moved forward by how much of rare classes it holds
+    weight = (counts / total).sum(axis=1)
+    key = np.random.default_rng(seed).exponential(size=len(regions)) / np.maximum(weight, 1e-12)
+    order = [number for number in np.argsort(key) if counts[number].sum()]
+    held = counts[order].sum(axis=1).cumsum()
+    return [regions[number] for number in order[: int(np.searchsorted(held, pixels)) + 1]]
+
+
+def read_cells(
+    plan: MapPlan,
+    regions: Sequence[Region],
+    known: np.ndarray,
+    part: np.ndarray,
+    *,
+    model: CanopyNet,
+    classes: Sequence[LandClass],
+    keep_series: bool = False,
+    on_progress: Progress | None = None,
+) -> list[Cell]:
+    """Return cells of an area as features, and as looks too where those are to be kept."""
+    reading = AmongNeighbours(
+        halo=model.halo,
+        layers=feature_layers(model),
+        each=partial(features_of_block, model=model, bands=plan.bands),
+        finish=dict,
+    )
+    cells = []
+    for count, region in enumerate(regions, start=1):
+        found = gather_region(plan, region, reading)
+        seen = found[CLEAR_COUNT]
+        place = region["y"], region["x"]
+        inner = tuple(slice(model.halo, size - model.halo) for size in seen.shape)
+        labels = np.where(seen[inner] > 0, positions(known[place], classes), np.int8(UNKNOWN))
+        series = _series_of(plan, region, model.halo) if keep_series else None
+        cells.append(Cell(found[FEATURES].astype(np.float16), labels, part[place], int(seen[inner].sum()), series))
+        if on_progress is not None:
+            on_progress("series", count, len(regions))
+    return cells
+
+
+def reread(model: CanopyNet, cell: Cell) -> Cell:
+    """Return a cell with the features that a model makes of its looks."""
+    assert cell.series is not None
+    held = cell.series
+    features = grid_features(model, held.reflectance, held.valid, held.dates, bands=held.bands)
+    return replace(cell, features=features.astype(np.float16))
+
+
+def _series_of(plan: MapPlan, region: Region, halo: int) -> WindowSeries | None:
+    """Return the looks at a region and its halo from the first cube in the plan's own CRS that holds them whole."""
+    geobox = plan.staging[region["y"], region["x"]]
+    wide = geobox.pad(halo) if halo else geobox
+    for cube in plan.cubes:
+        window = overlap(cube.tile.geobox, wide) if cube.tile.geobox.crs == wide.crs else None
+        if window and tuple(s.stop - s.start for s in (window["y"], window["x"])) == wide.shape:
+            block = plan.read(cube, window)
+            return WindowSeries(block.reflectance, block.valid, block.times.astype("datetime64[D]"), plan.bands)
+    return None
+
+
+def place_cell(model: CanopyNet, seed: int, *, classes: Sequence[LandClass], part: int) -> Iterator[Cell]:
+    """Yield a generated place as a cell, with all bands; and, every second one, again with fewer bands and looks."""
+    place = draw_place(seed)
+    halo = model.halo
+    labels = _place_labels(place, classes)
+    labels = labels[halo : labels.shape[0] - halo, halo : labels.shape[1] - halo]
+    parts = np.full(labels.shape, part, np.int8)
+    looks = int(place.valid.sum())
+    whole = grid_features(model, place.reflectance, place.valid, place.dates, bands=BANDS)
+    yield Cell(whole.astype(np.float16), labels, parts, looks)
+    if seed % 2:
+        rng = np.random.default_rng(seed)
+        bands = _fewer_bands(rng)
+        kept = rng.random(len(place.dates)) > rng.choice([0.0, 0.3, 0.6])
+        if kept.sum() < _LEAST_DATES:
+            kept[:] = True
+        columns = [BANDS.index(band) for band in bands]
+        thin = np.ascontiguousarray(place.reflectance[kept][:, columns])
+        fewer = grid_features(model, thin, place.valid[kept], place.dates[kept], bands=bands)
+        yield Cell(fewer.astype(np.float16), labels, parts, int(place.valid[kept].sum()))
+
+
+_LEAST_DATES = 12
+
+
+def _fewer_bands(rng: np.random.Generator) -> tuple[str, ...]:
+    """Return the bands of 10 m, red and near infrared alone, or some drawn ones with these two among them."""
+    kind = int(rng.integers(3))
+    some = tuple(band for band in BANDS if band in ("B04", "B08") or rng.random() < 0.5)
+    return (("B02", "B03", "B04", "B08"), ("B04", "B08"), some)[kind]
+
+
+def _place_labels(place: GeneratedPlace, classes: Sequence[LandClass]) -> np.ndarray:
+    """Return positions of the classes of a place; all canopy is one class where the classes do not tell its kind."""
+    names = [one.name for one in classes]
+    own = {0: NO_CANOPY, 1: "broadleaved", 2: "conifer"}
+    other = next((name for name in names if name != NO_CANOPY), NO_CANOPY)
+    table = np.array([names.index(name if name in names else other) for name in own.values()], np.int8)
+    return np.asarray(table[place.classes])
+
+
+def positions(values: np.ndarray, classes: Sequence[LandClass]) -> np.ndarray:
+    """Return the position of each class value, int8, `UNKNOWN` for a value that is none."""
+    table = np.full(256, UNKNOWN, np.int8)
+    for number, one in enumerate(classes):
+        table[one.value] = number
+    return np.asarray(table[values])
+
+
+@dataclass(frozen=True)
+class GridBatches:
+    """Patches drawn from cells, turned and mirrored; a cell is drawn as often as it holds labels to train on.
+
+    Parameters
+    ----------
+    cells : tuple of Cell
+        With labels to train on.
+    size : int
+        Pixels on a side of the labels of a patch.
+    count : int
+        Patches in a batch.
+    seed : int
+    """
+
+    cells: tuple[Cell, ...]
+    size: int
+    count: int
+    seed: int
+
+    def at(self, position: int) -> LabelledGrid:
+        """Return the batch at a position."""
+        rng = np.random.default_rng((self.seed, position))
+        drawn = [self._patch(self.cells[number], rng) for number in _drawn(self.cells, self.count, rng)]
+        return LabelledGrid(torch.stack([one for one, _ in drawn]), torch.stack([two for _, two in drawn]))
+
+    def tokens(self, batch: LabelledGrid) -> int:
+        """Return the labelled pixels of a batch."""
+        return int((batch.labels >= 0).sum())
+
+    def _patch(self, cell: Cell, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        top, left = _corner(cell.labels.shape, self.size, rng)
+        wide = self.size + 2 * cell.halo
+        features = cell.features[:, top : top + wide, left : left + wide].astype(np.float32)
+        labels = cell.of(TRAIN)[top : top + self.size, left : left + self.size].astype(np.int64)
+        features = _padded(features, (wide, wide), 0.0)
+        labels = _padded(labels, (self.size, self.size), UNKNOWN)
+        turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
+        grids = [np.rot90(one, turns, axes=(-2, -1)) for one in (features, labels)]
+        grids = [one[..., ::-1] if mirrored else one for one in grids]
+        return torch.from_numpy(grids[0].copy()), torch.from_numpy(grids[1].copy())
+
+
+@dataclass(frozen=True)
+class SeriesBatches:
+    """Patches drawn from cells, as looks.
+
+    Parameters
+    ----------
+    cells : tuple of Cell
+        With looks, and labels to train on.
+    size : int
+        Pixels on a side of the labels of a patch.
+    seed : int
+    """
+
+    cells: tuple[Cell, ...]
+    size: int
+    seed: int
+
+    def at(self, position: int) -> LabelledSeries:
+        """Return the batch at a position: one patch."""
+        rng = np.random.default_rng((self.seed, position))
+        cell = self.cells[_drawn(self.cells, 1, rng)[0]]
+        held = cell.series
+        assert held is not None
+        top, left = _corner(cell.labels.shape, self.size, rng)
+        wide, size = self.size + 2 * cell.halo, self.size
+        window = np.s_[top : top + wide, left : left + wide]
+        valid = held.valid[(slice(None), *window)]
+        rows, columns = valid.shape[1:]
+        stored = held.reflectance[(slice(None), slice(None), *window)].reshape(len(held.dates), len(held.bands), -1)
+        series = RegionSeries(to_physical(stored), valid.reshape(len(held.dates), -1), held.dates, held.bands)
+        parts = [
+            SeriesPart(
+                torch.from_numpy(batch.pixels),
+                to_channels(batch.tokens.values),
+                batch.tokens.position[..., 0],
+                batch.tokens.valid,
+            )
+            for batch in batches_of(series, looks=LOOKS, tokens=TOKENS_AT_ONCE)
+        ]
+        labels = cell.of(TRAIN)[top : top + size, left : left + size]
+        return LabelledSeries(tuple(parts), (rows, columns), torch.from_numpy(labels.astype(np.int64))[None])
+
+    def tokens(self, batch: LabelledSeries) -> int:
+        """Return the looks of a batch."""
+        return sum(int(part.valid.sum()) for part in batch.parts)
+
+
+def _drawn(cells: Sequence[Cell], count: int, rng: np.random.Generator) -> np.ndarray:
+    """Return numbers of cells, drawn by the root of how many labels they have to train on."""
+    weight = np.sqrt([float((cell.of(TRAIN) >= 0).sum()) for cell in cells])
+    return rng.choice(len(cells), count, p=weight / weight.sum())
+
+
+def _corner(shape: tuple[int, ...], size: int, rng: np.random.Generator) -> tuple[int, int]:
+    rows, columns = (int(rng.integers(max(extent - size, 0) + 1)) for extent in shape)
+    return rows, columns
+
+
+def _padded(values: np.ndarray, size: tuple[int, int], fill: float) -> np.ndarray:
+    """Return values (..., y, x) grown to a size at the lower right."""
+    missing = [(0, 0)] * (values.ndim - 2) + [(0, size[0] - values.shape[-2]), (0, size[1] - values.shape[-1])]
+    return np.pad(values, missing, constant_values=fill)

@@ -1,0 +1,624 @@
+"""Canopy training from a request: which ground is read, what is taught, which weights are kept; saved as a model. No Prefect.
+
+A model begins with an EarthPT, and with the canopy head that belongs to it where one is shipped or saved, and learns from labels,
+from generated places (`tasks.earth.prior.places`), or from both. Labels of an inventory leave out what lies below its mapping
+unit: pixels that they call "none" and that the starting head takes for canopy are doubted, so not taught and not judged by.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.canopy import CanopyConfig, CanopyNet
+from models.earthpt import EarthPT, EarthPTConfig
+from models.flops import canopy_flops
+from models.lora import add_lora, merge_lora
+from models.training import StepReport, TrainConfig, TrainState, fit
+from storage.classes import NO_CANOPY, LandClass
+from storage.location import Location, resolve
+from tasks.earth.canopy_cells import (
+    TRAIN,
+    UNKNOWN,
+    VALIDATION,
+    Cell,
+    GridBatches,
+    Progress,
+    SeriesBatches,
+    cells_of,
+    place_cell,
+    read_cells,
+    reread,
+)
+from tasks.earth.canopy_report import canopy_card, draw_training
+from tasks.earth.energy import Meter
+from tasks.earth.label_report import TileSplit, explain_area, split_area
+from tasks.earth.labels import LabelRules, Labels, open_labels
+from tasks.earth.mapping import MapPlan, plan_for, windowed
+from tasks.earth.model_files import LoadedNetwork, load_network, save_network
+from tasks.earth.model_folders import ModelReference, list_models, list_shipped, require_name
+from tasks.earth.scores import class_scores
+from tasks.errors import ConfigurationError
+
+KIND = "canopy"
+Tuning = Literal["frozen", "lora", "full"]
+_PLACES_HELD_OUT = 8
+_PATCH, _PATCHES = 32, 8
+"""Pixels on a side of the labels of a patch, and patches in a batch."""
+_JUDGED = 12
+"""Times that a training is judged."""
+
+
+@dataclass(frozen=True)
+class LabelledArea:
+    """Where labels lie, and how they are read.
+
+    Parameters
+    ----------
+    area : dict
+        GeoJSON geometry, EPSG:4326.
+    labels : str
+        File of polygons, or raster.
+    rules : LabelRules
+        How it is read.
+    crs : str or None
+        CRS of the grid; None for the UTM zone.
+    resolution : float
+        Metres.
+    until : str or None
+        Last day of the series.
+    window_days : int or None
+        Only looks of so many days up to then.
+    allow_unmasked : bool
+        Whether looks without a mask count.
+    pixels : int
+        Labelled pixels that are read, about.
+    split : TileSplit
+        Train, validation and test tiles; the last are not looked at.
+    """
+
+    area: dict[str, Any]
+    labels: str
+    rules: LabelRules
+    crs: str | None = None
+    resolution: float = 10.0
+    until: str | None = None
+    window_days: int | None = None
+    allow_unmasked: bool = False
+    pixels: int = 250_000
+    split: TileSplit = field(default_factory=TileSplit)
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """What is trained, and how.
+
+    Parameters
+    ----------
+    tuning : str
+        ``frozen`` trains the head alone; ``lora`` and ``full`` also how EarthPT reads the looks.
+    fresh_head : bool
+        Whether to begin with a new head where there is a trained one.
+    months, hidden, reach : int
+        Of a new head; see `CanopyConfig`.
+    rank : int
+        Of ``lora``.
+    steps : int
+        Updates at most.
+    learning_rate : float
+        At its highest.
+    focus : float
+        Exponent of the focal loss, 0 for cross-entropy.
+    balanced : bool
+        Whether classes weigh alike, whatever their share.
+    doubt : float
+        Probability of canopy from which the starting head overrules a label "none"; 1 believes every label.
+    patience : int
+        Judgements without gain after which training ends.
+    """
+
+    tuning: Tuning = "frozen"
+    fresh_head: bool = False
+    months: int = 12
+    hidden: int = 64
+    reach: int = 4
+    rank: int = 4
+    steps: int = 600
+    learning_rate: float = 2e-3
+    focus: float = 0.0
+    balanced: bool = False
+    doubt: float = 0.5
+    patience: int = 6
+
+
+@dataclass(frozen=True)
+class CanopyRequest:
+    """What a canopy model is trained on.
+
+    Parameters
+    ----------
+    warehouse : str
+        URL.
+    name : str
+        Of the model.
+    backbone : str
+        Name of an EarthPT or of a canopy model.
+    classes : tuple of LandClass
+        Of the map to come.
+    labelled : LabelledArea or None
+        Ground with labels.
+    places : int
+        Generated places that are learned from too.
+    head : HeadChoice
+        What is trained.
+    seed : int
+        Of every draw.
+    """
+
+    warehouse: str
+    name: str
+    backbone: str
+    classes: tuple[LandClass, ...]
+    labelled: LabelledArea | None = None
+    places: int = 0
+    head: HeadChoice = field(default_factory=HeadChoice)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainedCanopy:
+    """A saved model, its scores on validation tiles, and what it was made from."""
+
+    reference: ModelReference
+    metrics: dict[str, Any]
+    training: dict[str, Any]
+    curve: bytes
+
+
+def train_canopy(request: CanopyRequest, on_progress: Progress | None = None) -> TrainedCanopy:
+    """Train a canopy model, choose its weights on validation tiles, calibrate, and save it.
+
+    Raises
+    ------
+    ConfigurationError
+        Where no cube holds the area, the labels do not fit it, or there is nothing to learn from.
+    NotFound
+        Where there is no such backbone.
+    """
+    require_name(request.name)
+    if request.labelled is None and not request.places:
+        raise ConfigurationError("nothing to learn from: name --labels and --aoi, or a number of generated --places")
+    if request.labelled is None and request.head.tuning != "frozen":
+        raise ConfigurationError(f"--tuning {request.head.tuning} learns from cubes: name --labels and --aoi")
+    root, meter = resolve(request.warehouse), Meter()
+    started = load_network(root, request.backbone)
+    start = _head_of(root, started) or started
+    model = first_model(start, request)
+    ground = _Ground.of(request)
+    data = _gather(request, model, ground, on_progress)
+    opinion = model if isinstance(start.model, CanopyNet) and not request.head.fresh_head else None
+    cells, doubted = _doubted(data, opinion, request)
+    _require_classes(cells, request.classes)
+    if opinion is None:
+        model.head.measure(_sample(cells))
+    course = _Course(request, model, cells, on_progress)
+    course.go()
+    _calibrate(model, course.validation)
+    metrics = _metrics(model, course.validation, request)
+    training = _training(request, start, started, course, data=data, doubted=doubted) | {"cost": meter.read().to_json()}
+    card = canopy_card(request.classes, backbone=training["backbone"], metrics=metrics, training=training)
+    reference = save_network(
+        root,
+        request.name,
+        model,
+        kind=KIND,
+        config=asdict(model.config),
+        metrics=metrics,
+        training=training,
+        card=card,
+        legend=request.classes,
+    )
+    return TrainedCanopy(reference, metrics, training, draw_training(course.lines, title=request.name))
+
+
+def first_model(start: LoadedNetwork, request: CanopyRequest) -> CanopyNet:
+    """Return the model that training begins with: a trained head as far as it fits the classes, or a new one.
+
+    Raises
+    ------
+    ConfigurationError
+        Where the network is neither an EarthPT nor a canopy model.
+    """
+    values = tuple(known.value for known in request.classes)
+    if isinstance(start.model, CanopyNet) and not request.head.fresh_head:
+        model = CanopyNet(replace(start.model.config, classes=values))
+        state = dict(start.model.state_dict())
+        for name in ("head.last.weight", "head.last.bias"):
+            state[name] = _reclassed(state[name], start.legend, request.classes)
+        model.load_state_dict(state)
+        return model
+    backbone = start.model.backbone if isinstance(start.model, CanopyNet) else start.model
+    if not isinstance(backbone, EarthPT):
+        raise ConfigurationError(
+            f"model {start.reference.name} is of kind {start.kind}; a canopy map is made with earthpt or canopy"
+        )
+    kept = {one.name: getattr(backbone.config, one.name) for one in fields(EarthPTConfig)}
+    chosen = {name: getattr(request.head, name) for name in ("months", "hidden", "reach")}
+    model = CanopyNet(
+        CanopyConfig(classes=values, **kept, **chosen), generator=torch.Generator().manual_seed(request.seed)
+    )
+    model.backbone.load_state_dict(backbone.state_dict())
+    return model
+
+
+def _head_of(root: Location, started: LoadedNetwork) -> LoadedNetwork | None:
+    """Return the canopy model that was made from an EarthPT and is shipped, where there is one."""
+    if not isinstance(started.model, EarthPT):
+        return None
+    for name in list_shipped():
+        found = load_network(root, name) if name not in list_models(root) else None
+        own = found is not None and found.training.get("backbone", {}).get("sha256")
+        if found is not None and isinstance(found.model, CanopyNet) and own == started.reference.weights_sha256:
+            return found
+    return None
+
+
+def _reclassed(rows: Tensor, held: Sequence[LandClass], wanted: Sequence[LandClass]) -> Tensor:
+    """Return the last layer's rows for other classes: by name; one that is new is the mean of all canopy."""
+    names = [known.name for known in held]
+    canopy = torch.stack([rows[number] for number, name in enumerate(names) if name != NO_CANOPY]).mean(dim=0)
+    return torch.stack([rows[names.index(one.name)] if one.name in names else canopy for one in wanted])
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """The labelled area: grid, labels and split; where there is none, all None."""
+
+    plan: MapPlan
+    known: np.ndarray
+    part: np.ndarray
+    labels: Labels
+
+    @classmethod
+    def of(cls, request: CanopyRequest) -> _Ground | None:
+        asked = request.labelled
+        if asked is None:
+            return None
+        plan = windowed(plan_for(_Asked(request.warehouse, asked), until=asked.until), asked.window_days)
+        labels = open_labels(asked.labels, request.classes, asked.rules)
+        labels.require_overlap([plan.product])
+        known, _ = explain_area(plan, labels)
+        _require_two(known.classes, request.classes)
+        return cls(plan, known.classes, split_area(known.classes, asked.split), labels)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A labelled area as `plan_for` asks for it."""
+
+    warehouse: str
+    ground: LabelledArea
+
+    @property
+    def area(self) -> dict[str, Any]:
+        return self.ground.area
+
+    @property
+    def crs(self) -> str | None:
+        return self.ground.crs
+
+    @property
+    def resolution(self) -> float:
+        return self.ground.resolution
+
+    @property
+    def allow_unmasked(self) -> bool:
+        return self.ground.allow_unmasked
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Cells of the area and of generated places."""
+
+    area: list[Cell]
+    places: list[Cell]
+
+
+def _gather(request: CanopyRequest, model: CanopyNet, ground: _Ground | None, on_progress: Progress | None) -> _Data:
+    model.eval()
+    area: list[Cell] = []
+    if ground is not None and request.labelled is not None:
+        regions = cells_of(
+            ground.plan,
+            ground.known,
+            ground.part,
+            classes=request.classes,
+            pixels=request.labelled.pixels,
+            seed=request.seed,
+        )
+        area = read_cells(
+            ground.plan,
+            regions,
+            ground.known,
+            ground.part,
+            model=model,
+            classes=request.classes,
+            keep_series=request.head.tuning != "frozen",
+            on_progress=on_progress,
+        )
+    places: list[Cell] = []
+    for number in range(request.places):
+        # places judge only where no labels do
+        held = ground is None and number < _PLACES_HELD_OUT
+        places += place_cell(model, number, classes=request.classes, part=VALIDATION if held else TRAIN)
+        if on_progress is not None:
+            on_progress("places", number + 1, request.places)
+    return _Data(area, places)
+
+
+def _doubted(data: _Data, opinion: CanopyNet | None, request: CanopyRequest) -> tuple[list[Cell], int]:
+    """Return cells whose labels "none" are taken away where the starting head sees canopy, and how many those are."""
+    names = [known.name for known in request.classes]
+    if opinion is None or request.head.doubt >= 1 or NO_CANOPY not in names:
+        return [*data.area, *data.places], 0
+    none, cells, count = names.index(NO_CANOPY), [], 0
+    for cell in data.area:
+        doubted = (cell.labels == none) & (1 - _probability(opinion, cell)[none] >= request.head.doubt)
+        count += int(doubted.sum())
+        cells.append(replace(cell, labels=np.where(doubted, np.int8(UNKNOWN), cell.labels)))
+    return [*cells, *data.places], count
+
+
+def _probability(model: CanopyNet, cell: Cell) -> np.ndarray:
+    """Return the probabilities of a cell's pixels: (K, y, x)."""
+    with torch.inference_mode():
+        logits = model.logits(torch.from_numpy(cell.features.astype(np.float32))[None])[0]
+    return np.asarray(logits.softmax(dim=0).numpy())
+
+
+def _sample(cells: Sequence[Cell], *, each: int = 2000) -> Tensor:
+    """Return the features of some pixels of every cell: (N, features)."""
+    drawn = []
+    for cell in cells:
+        flat = cell.features.reshape(len(cell.features), -1)
+        drawn.append(flat[:, :: max(flat.shape[1] // each, 1)].T.astype(np.float32))
+    return torch.from_numpy(np.concatenate(drawn))
+
+
+class _Objective(nn.Module):
+    """What `fit` trains: the head, or the whole model, under the loss that was chosen."""
+
+    def __init__(self, model: CanopyNet, *, weights: Sequence[float] | None, focus: float) -> None:
+        super().__init__()
+        self.model, self.weights, self.focus = model, weights, focus
+
+    def loss(self, batch: Any, *, generator: torch.Generator) -> Tensor:
+        """Return the loss of a batch."""
+        return self.model.loss(batch, generator=generator, weights=self.weights, focus=self.focus)
+
+
+class _Course:
+    """One training: cells in, the weights that were best on validation tiles out."""
+
+    def __init__(
+        self, request: CanopyRequest, model: CanopyNet, cells: Sequence[Cell], on_progress: Progress | None
+    ) -> None:
+        self.request, self.model, self.say = request, model, on_progress
+        self.train = tuple(cell for cell in cells if (cell.of(TRAIN) >= 0).any())
+        self.validation = [cell for cell in cells if (cell.of(VALIDATION) >= 0).any()]
+        self.lines: list[dict[str, Any]] = []
+        self.best: tuple[float, int] = (-1.0, 0)
+        self.kept: dict[str, Tensor] = {}
+        self.steps = self.failed = 0
+        self.tuning = False
+
+    def go(self) -> None:
+        """Train the head, then how looks are read where that was asked, and load the weights that were best."""
+        choice, seed = self.request.head, self.request.seed
+        self._judge(self.model)
+        self.model.backbone.requires_grad_(False)
+        self._fit(GridBatches(self.train, _PATCH, _PATCHES, seed), choice.steps, choice.learning_rate)
+        self.model.load_state_dict(self.kept)
+        if choice.tuning != "frozen":
+            read = tuple(cell for cell in self.train if cell.series is not None)
+            self.tuning = True
+            if choice.tuning == "lora":
+                add_lora(self.model.backbone, rank=choice.rank, generator=torch.Generator().manual_seed(seed))
+            else:
+                self.model.backbone.requires_grad_(True)
+            self._fit(SeriesBatches(read, _PATCH // 2, seed), choice.steps // 4, choice.learning_rate / 10)
+            if choice.tuning == "lora":
+                merge_lora(self.model.backbone)
+        self.model.requires_grad_(True)
+        self.model.load_state_dict(self.kept)
+        self.model.eval()
+        if self.tuning:
+            self.validation = [reread(self.model, cell) for cell in self.validation]
+
+    def _fit(self, batches: GridBatches | SeriesBatches, steps: int, rate: float) -> None:
+        """Train from the best weights so far, and judge on the way."""
+        self.failed, before = 0, self.steps
+        config = TrainConfig(
+            steps=steps,
+            learning_rate=rate,
+            warmup_steps=min(50, steps // 4),
+            weight_decay=0.03,
+            ema_decay=0.98,
+            checkpoint_every=max(steps // _JUDGED, 1),
+            log_every=5,
+            seed=self.request.seed,
+        )
+        self.model.train()
+        objective = _Objective(self.model, weights=self._class_weights(), focus=self.request.head.focus)
+        fit(objective, batches, config, None, self._on_step(before), checkpoint=self._on_checkpoint)
+
+    def _class_weights(self) -> list[float] | None:
+        """Return weights by which classes weigh alike, where that was asked; their mean over the labels is 1."""
+        if not self.request.head.balanced:
+            return None
+        labels = np.concatenate([cell.of(TRAIN).ravel() for cell in self.train])
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.request.classes))
+        return [float(counts.sum() / (len(counts) * max(count, 1))) for count in counts]
+
+    def _on_step(self, before: int) -> Callable[[StepReport], None]:
+        def hear(report: StepReport) -> None:
+            self.steps = before + report.step
+            self.lines.append({"step": self.steps, "loss": report.loss, "learning_rate": report.learning_rate})
+            if self.say is not None:
+                self.say("train", self.steps, self._planned)
+
+        return hear
+
+    @property
+    def _planned(self) -> int:
+        choice = self.request.head
+        return choice.steps + (0 if choice.tuning == "frozen" else choice.steps // 4)
+
+    def _on_checkpoint(self, state: TrainState) -> bool:
+        """Judge the average of weights; end where nothing was gained for long."""
+        judged = deepcopy(self.model)
+        judged.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.weights.items()})
+        if self.tuning:
+            merge_lora(judged.backbone)
+        self._judge(judged)
+        return self.failed >= self.request.head.patience
+
+    def _judge(self, model: CanopyNet) -> None:
+        """Score on validation tiles by the mean PR-AUC of canopy and classes, and keep weights that are better."""
+        model.eval()
+        if self.tuning:
+            self.validation = [reread(model, cell) for cell in self.validation if cell.series is not None]
+        score = _mean_pr_auc(class_scores(*_scored(model, self.validation), classes=self.request.classes))
+        self.lines.append({"step": self.steps, "pr_auc": score})
+        if score > self.best[0]:
+            self.best, self.failed = (score, self.steps), 0
+            self.kept = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        else:
+            self.failed += 1
+
+
+def _scored(model: CanopyNet, cells: Sequence[Cell]) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities (N, K) and class values (N,) of all validation pixels."""
+    found, truth = [], []
+    values = np.array(model.config.classes)
+    for cell in cells:
+        labels = cell.of(VALIDATION)
+        known = labels >= 0
+        found.append(_probability(model, cell)[:, known].T)
+        truth.append(values[labels[known]])
+    return np.concatenate(found), np.concatenate(truth)
+
+
+def _mean_pr_auc(scores: Mapping[str, Any]) -> float:
+    """Return the mean PR-AUC of canopy and of every class but none, as far as they are there."""
+    rows = [found for name, found in scores["classes"].items() if name != NO_CANOPY]
+    rows += [scores["canopy"]] if "canopy" in scores else []
+    return float(np.mean([row["pr_auc"] for row in rows if row["pr_auc"] is not None] or [0.0]))
+
+
+def _calibrate(model: CanopyNet, cells: Sequence[Cell]) -> None:
+    """Set the temperature of the softmax to what makes validation labels likeliest (Guo et al. 2017, arXiv 1706.04599)."""
+    logits, labels = [], []
+    with torch.inference_mode():
+        for cell in cells:
+            known = torch.from_numpy(cell.of(VALIDATION).astype(np.int64))
+            grid = model.logits(torch.from_numpy(cell.features.astype(np.float32))[None])[0]
+            logits.append(grid[:, known >= 0].T)
+            labels.append(known[known >= 0])
+    every, truth = torch.cat(logits), torch.cat(labels)
+    factors = torch.logspace(-0.7, 0.7, 57)
+    losses = [nn.functional.cross_entropy(every * factor, truth).item() for factor in factors]
+    model.head.get_buffer("sharpness").mul_(factors[int(np.argmin(losses))])
+
+
+def _metrics(model: CanopyNet, cells: Sequence[Cell], request: CanopyRequest) -> dict[str, Any]:
+    ground = "validation tiles of the labels" if request.labelled else "generated places that were not trained on"
+    probability, truth = _scored(model, cells)
+    found = class_scores(probability, truth, classes=request.classes)
+    return {"evaluation": f"{ground}; they chose the weights and the temperature, {len(truth):,} pixels", **found}
+
+
+def _training(
+    request: CanopyRequest,
+    start: LoadedNetwork,
+    started: LoadedNetwork,
+    course: _Course,
+    *,
+    data: _Data,
+    doubted: int,
+) -> dict[str, Any]:
+    cells = [*data.area, *data.places]
+    looks = sum(cell.looks for cell in cells)
+    backbone = started.training.get("backbone") if isinstance(started.model, CanopyNet) else None
+    origin = backbone or {"name": started.reference.name, "sha256": started.reference.weights_sha256}
+    head = asdict(request.head)
+    labelled = request.labelled
+    told: dict[str, Any] = {
+        "backbone": origin,
+        "head_from": f"{start.reference.name}/{start.reference.version}"
+        if isinstance(start.model, CanopyNet)
+        else None,
+        "tuning": head.pop("tuning"),
+        "settings": head,
+        "updates": course.steps,
+        "kept": course.best[1],
+        "pixels": {
+            known.name: sum(int((cell.of(TRAIN) == number).sum()) for cell in course.train)
+            for number, known in enumerate(request.classes)
+        },
+        "doubted": doubted,
+        "looks": looks,
+        "flops": canopy_flops(course.model, looks=looks, pixels=sum(cell.labels.size for cell in cells))
+        + 8 * course.steps * 3 * canopy_flops(course.model, looks=0, pixels=_PATCH**2),
+        "places": request.places,
+        "seed": request.seed,
+        "software": {"canopus": version("canopus")},
+    }
+    if labelled is not None:
+        told["labels"] = {
+            "file": os.path.basename(labelled.labels),
+            "path": labelled.labels,
+            "rules": asdict(labelled.rules),
+            "warehouse": request.warehouse,
+            "area": labelled.area,
+            "crs": labelled.crs,
+            "until": labelled.until,
+            "window_days": labelled.window_days,
+            "split": asdict(labelled.split),
+        }
+    spent = started.training.get("pretraining") or {}
+    if spent:
+        told["share_of_pretraining"] = {
+            "looks": looks / spent["looks"],
+            "operations": told["flops"] / spent["flops"],
+        }
+        told["pretraining"] = spent
+    return told
+
+
+def _require_two(known: np.ndarray, classes: Sequence[LandClass]) -> None:
+    found = [one.name for one in classes if (known == one.value).any()]
+    if len(found) < 2:
+        raise ConfigurationError(
+            f"the labels in the area hold {', '.join(found) or 'no class'}; two or more are needed"
+        )
+
+
+def _require_classes(cells: Sequence[Cell], classes: Sequence[LandClass]) -> None:
+    """Raise `ConfigurationError` where a class lacks in training, or canopy and the rest are not both in validation."""
+    for part, what in ((TRAIN, "training"), (VALIDATION, "validation")):
+        found = {int(number) for cell in cells for number in np.unique(cell.of(part))} - {UNKNOWN}
+        missing = [one.name for number, one in enumerate(classes) if number not in found]
+        if (part == TRAIN and missing) or len(found) < 2:
+            raise ConfigurationError(
+                f"{', '.join(missing) or 'two classes'}: no labelled pixel with a clear look in the {what} tiles: take smaller "
+                "blocks (--block), more labels or another --seed; `canopus labels` shows where they lie"
+            )
