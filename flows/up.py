@@ -327,6 +327,12 @@ def _serve_folder(folder: Path, port: int) -> Iterator[None]:
 class _Products(http.server.SimpleHTTPRequestHandler):
     """Files and listings; GET and HEAD only."""
 
+    def translate_path(self, path: str) -> str:
+        """Return the file of an address; reports and pictures of runs lie beside the products."""
+        found = Path(super().translate_path(path))  # without "..", below the folder
+        inside = found.relative_to(self.directory)
+        return str(Path(self.directory).parent / inside if inside.parts[:1] == ("runs",) else found)
+
     def end_headers(self) -> None:
         # viewers in the browser read COGs and STAC items from another origin
         self.send_header("Access-Control-Allow-Origin", "*")

@@ -193,6 +193,9 @@ def _publish_pictures(receipt: Receipt) -> None:
 
 
 def _served(url: str) -> str:
-    """Return where the dashboard's reader finds a file: on the products' web server, where one runs."""
+    """Return where the dashboard's reader finds a file of a product or a run: on the web server, where one runs."""
     server, _, root = os.environ.get("CANOPUS_PRODUCTS_URL", "").partition("|")
-    return url.replace(root, server, 1) if server and root else url
+    if not (server and root):
+        return url
+    runs = f"{root.removesuffix('products')}runs"
+    return url.replace(root, server, 1).replace(runs, f"{server}/runs", 1)

@@ -196,6 +196,16 @@ class TestUp:
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(urllib.request.Request(address, data=b"x", method="PUT"), timeout=30)
 
+    def test_reports_of_runs_are_served_and_nothing_else_beside_the_products(self, up: Up) -> None:
+        (up.warehouse / "runs" / "map-1").mkdir(parents=True)
+        (up.warehouse / "runs" / "map-1" / "report.md").write_text("a report")
+        address = f"http://127.0.0.1:{up.port + 1}"
+        with urllib.request.urlopen(f"{address}/runs/map-1/report.md", timeout=30) as answer:
+            assert answer.read() == b"a report"
+        for hidden in ("/runs/../earth/", "/earth/", "/runs/%2e%2e/earth/"):
+            with pytest.raises(urllib.error.HTTPError):
+                urllib.request.urlopen(f"{address}{hidden}", timeout=30)
+
     def test_a_second_one_is_refused_in_one_line(self, up: Up) -> None:
         with pytest.raises(ConfigurationError, match=f"port {up.port} cannot be had"):
             serve(str(up.warehouse), up.port, say=print)
