@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from flows.backfill import days_of
-from flows.config import BackfillConfig, ForecastConfig, IngestConfig, MapConfig, PipelineConfig
+from flows.change import to_request as to_change_request
+from flows.config import BackfillConfig, ChangeConfig, ForecastConfig, IngestConfig, MapConfig, PipelineConfig
 from flows.forecast import to_request as to_forecast_request
 from flows.infer import to_request as to_map_request
 from flows.ingest import to_request
@@ -22,6 +23,7 @@ from storage.manifest import Run, list_runs
 from storage.regions import region_key
 from storage.sweep import abandoned, cubes_of, limit_of, sweep_cube
 from tasks.earth.backfill import plan_backfill
+from tasks.earth.change_map import plan_change
 from tasks.earth.forecast_map import plan_forecast
 from tasks.earth.grid import read_area
 from tasks.earth.ingest import TileJob, plan_job
@@ -65,6 +67,14 @@ def describe_backfill(config: BackfillConfig) -> dict[str, Any]:
     lines = [f"{day.day}  {day.state:<9}  {day.item or day.note}" for day in days]
     lines.append(", ".join(f"{count} {state}" for state, count in counts.items()))
     return {"days": [asdict(day) for day in days], "counts": dict(counts), "lines": lines}
+
+
+def describe_change(config: ChangeConfig) -> dict[str, Any]:
+    """Return which maps and cubes change would be found in."""
+    plan, maps = plan_change(to_change_request(config))
+    described = _describe_area(plan)
+    lines = [f"map       {found.date}  {found.item_id}, looks from {found.start}" for found in maps]
+    return {**described, "maps": [found.item_id for found in maps], "lines": described["lines"] + lines}
 
 
 def describe_forecast(config: ForecastConfig) -> dict[str, Any]:

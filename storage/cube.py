@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
+from odc.geo.geobox import GeoBox
 from zarr.codecs import BloscCodec
 
 from storage.errors import NotFound, TileBusy
@@ -117,11 +118,14 @@ class SeriesBlock:
         Clear, away from clouds, and with data in every band.
     times : ndarray, shape (time,), datetime64[us]
         Sensing start, UTC.
+    geobox : GeoBox or None
+        Where it lies; None where that is of no matter.
     """
 
     reflectance: np.ndarray
     valid: np.ndarray
     times: np.ndarray
+    geobox: GeoBox | None = None
 
 
 def create_cube(location: Location, schema: CubeSchema, *, wait_s: float = 600.0) -> None:
@@ -254,7 +258,7 @@ def read_block(
     kept = order - held.start
     if not np.array_equal(kept, np.arange(len(reflectance))):
         reflectance, valid = reflectance[kept], valid[kept]
-    return SeriesBlock(reflectance, valid, state.times[order])
+    return SeriesBlock(reflectance, valid, state.times[order], state.schema.geobox[rows, columns])
 
 
 def read_clear(

@@ -9,6 +9,7 @@ from storage.publish import Receipt
 from storage.regions import Region
 from tasks.artifacts import ProgressArtifact, publish_checks, publish_map_report, publish_product_artifacts
 from tasks.earth.canopy_map import MapRequest, prepare_map
+from tasks.earth.change_map import ChangeRequest, prepare_change
 from tasks.earth.embedding_map import EmbedRequest, prepare_embedding
 from tasks.earth.forecast_map import prepare_forecast
 from tasks.earth.forecast_request import ForecastRequest
@@ -25,6 +26,12 @@ def freeze_map(request: MapRequest) -> Prepared:
     prepared = prepare_map(request)
     take_over(prepared)
     return prepared
+
+
+@task(name="freeze change inputs", cache_policy=NO_CACHE, persist_result=False)
+def freeze_change(request: ChangeRequest) -> Prepared:
+    """Decide which maps and looks change is found in, and write the run's manifest."""
+    return prepare_change(request)
 
 
 @task(name="freeze forecast inputs", cache_policy=NO_CACHE, persist_result=False)

@@ -13,6 +13,7 @@ from prefect.utilities.callables import parameter_schema
 
 from flows.config import (
     BackfillConfig,
+    ChangeConfig,
     EmbedConfig,
     ForecastConfig,
     IngestConfig,
@@ -45,6 +46,7 @@ KINDS: dict[str, type[Settings]] = {
     "tokenise": TokeniseConfig,
     "update": UpdateConfig,
     "backfill": BackfillConfig,
+    "change": ChangeConfig,
 }
 DEPLOYED = {
     "archive-to-map": "default",
@@ -59,6 +61,7 @@ DEPLOYED = {
     "tokenise-earth": "tokenise",
     "update-canopy-map": "update",
     "backfill-canopy-map": "backfill",
+    "change-canopy": "change",
 }
 ENTRIES = {entry["name"]: entry for entry in deployments()["deployments"]}
 

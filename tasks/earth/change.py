@@ -481,10 +481,10 @@ def _judge_gain(maps: MapStep, series: Signal, rules: ChangeRules) -> Found:
     worse = 2 * (np.where(np.isfinite(evidence), evidence, 0) - likelier)
     of_looks = _when(series, best, worse <= _PROFILE)
     of_maps = (maps.first + (maps.last - maps.first) // 2, maps.first, maps.last)
-    when = (np.where(settled, looked, mapped) for looked, mapped in zip(of_looks, of_maps, strict=True))
+    date, earliest, latest = (np.where(settled, *pair) for pair in zip(of_looks, of_maps, strict=True))
     from_looks = np.sqrt(np.clip(maps.size / 0.25, 0, 1) * np.clip(np.where(settled, evidence, 0) / 30, 0, 1))
     confidence = np.where(settled, from_looks, np.where(closed, np.clip(maps.size / 0.5, 0, 1), 0))
-    return Found(*when, confidence.astype(np.float32))
+    return Found(date, earliest, latest, confidence.astype(np.float32))
 
 
 def _allowed(series: Signal, maps: MapStep, least: int) -> np.ndarray:

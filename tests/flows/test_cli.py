@@ -27,6 +27,7 @@ COMMANDS = (
     "train",
     "map",
     "backfill",
+    "change",
     "forecast",
     "embed",
     "run",
