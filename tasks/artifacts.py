@@ -21,6 +21,7 @@ from prefect.artifacts import (
 
 from storage.publish import Receipt
 from tasks import progress
+from tasks.earth.canopy_tables import describe_canopy, score_rows
 from tasks.earth.gates import Checked
 from tasks.earth.ingest import SceneRow
 from tasks.earth.map_report import Report, describe, verdict
@@ -143,6 +144,14 @@ def publish_forecast_scores(report: dict[str, Any]) -> None:
         for method, found in methods.items()
     ]
     publish_table("forecast-scores", rows, f"Forecasts of {report['model'] or 'the floors'}: {report['run']}")
+
+
+def publish_canopy_scores(report: dict[str, Any]) -> None:
+    """Show the scores of a canopy model beside its floors, and the pictures."""
+    publish_table("canopy-scores", score_rows(report), f"Canopy by {report['model']}: {report['run']}")
+    pictures = "\n\n".join(f"![{url.rsplit('/', 1)[-1]}]({_served(url)})" for url in report["pictures"])
+    words = f"# {report['model']}\n\n{pictures}\n\n```\n{describe_canopy(report)}\n```\n"
+    publish_markdown("canopy-evaluation", words, f"Evaluation of {report['model']}")
 
 
 def publish_product_artifacts(receipt: Receipt) -> None:

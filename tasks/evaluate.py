@@ -1,4 +1,4 @@
-"""Prefect tasks of an evaluation: freeze, judge the regions of one cube, write the report."""
+"""Prefect tasks of evaluations: freeze, judge the regions of one cube, write the report; score a canopy model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage.regions import Region
-from tasks.artifacts import ProgressArtifact, publish_forecast_scores
+from tasks.artifacts import ProgressArtifact, publish_canopy_scores, publish_forecast_scores
+from tasks.earth import canopy_evaluation
 from tasks.earth.forecast_evaluation import (
     EvaluationRequest,
     PreparedEvaluation,
@@ -38,4 +39,13 @@ def report_scores(prepared: PreparedEvaluation, found: list[Scored]) -> dict[str
     """Add up, write report and pictures, and show them."""
     report = finish_evaluation(prepared, found)
     publish_forecast_scores(report)
+    return report
+
+
+@task(name="score canopy", task_run_name="score {request.model}", cache_policy=NO_CACHE, persist_result=False)
+def score_canopy(request: canopy_evaluation.CanopyEvaluationRequest) -> dict[str, Any]:
+    """Map an area in memory, score it beside the floors, write report and pictures, and show them."""
+    with ProgressArtifact("evaluate", request.model) as progress:
+        report = canopy_evaluation.evaluate_canopy(request, progress)
+    publish_canopy_scores(report)
     return report

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from storage.classes import NO_CLASS, LandClass
+from models.forest import ForestConfig
+from storage.classes import CANOPY_OR_NOT, NO_CLASS, LandClass
 from storage.location import Location, resolve
 from storage.manifest import Run, content_hash, start_run
 from tasks.earth.accuracy import AccuracyEstimates, estimate_from_sample
@@ -69,8 +70,10 @@ class CanopyEvaluationRequest:
         Of the grid.
     allow_unmasked : bool
         Whether looks without a mask count.
-    block, folds : int
-        Of the forest's cross-validation.
+    canopy_only : bool
+        The labels know canopy, not its kind, as a raster cut at a threshold does: the map's kinds are scored together.
+    block, folds, trees : int
+        Of the forest, and of its cross-validation.
     out : str or None
         Folder or URL for report and pictures; None for the run's own.
     """
@@ -89,9 +92,16 @@ class CanopyEvaluationRequest:
     crs: str | None = None
     resolution: float = 10.0
     allow_unmasked: bool = False
+    canopy_only: bool = False
     block: int = 20
     folds: int = 5
+    trees: int = 100
     out: str | None = None
+
+    def legend(self, classes: tuple[LandClass, ...]) -> tuple[LandClass, ...]:
+        """Return the classes that are scored, of a map of these."""
+        together = self.canopy_only or self.rules.at_least is not None
+        return CANOPY_OR_NOT if together and canopy_of(classes) is not None and len(classes) > 2 else classes
 
 
 @dataclass(frozen=True)
@@ -146,28 +156,29 @@ def evaluate_canopy(request: CanopyEvaluationRequest, on_progress: Progress | No
     from tasks.earth.canopy_plots import draw_pictures
 
     job = map_job(_map_request(request))
-    labels = open_labels(request.labels, job.spec.classes, request.rules)
+    legend = request.legend(job.spec.classes)
+    labels = open_labels(request.labels, legend, request.rules)
     labels.require_overlap([job.plan.product])
     known, _ = explain_area(job.plan, labels)
     run = _start(request, job)
     out = resolve(request.out) if request.out else run.location
-    scored, usable = _parts(request, job)
-    forests = _forests(request, job, usable, on_progress)
-    found = map_in_memory(job, forests, on_progress)
+    scored, usable = _parts(request, job.plan, legend)
+    forests = _forests(request, job.plan, legend, usable=usable, on_progress=on_progress)
+    found = map_in_memory(job, forests, legend, on_progress)
     mask = scored & (known.classes != NO_CLASS) & (found.values != NO_CLASS) & np.isfinite(found.forest[0])
     if not mask.any():
         raise ConfigurationError(
             f"{request.labels}: no pixel of the part that is scored has both a label and a clear look"
         )
     place = _cell_offset(labels, job.plan)
-    compared = _compare(found, known.classes, mask, job.spec.classes, cell=request.cell, offset=place)
+    compared = _compare(found, known.classes, mask, legend, cell=request.cell, offset=place)
     report = {
         **_head(request, job, run, forests),
-        **_scores(compared, job.spec.classes),
-        "sizes": _sizes(request, job, labels, found, mask),
+        **_scores(compared, legend),
+        "sizes": None if request.cell > 1 else _sizes(job.plan, legend, labels, found=found, mask=mask),
     }
     if request.sample:
-        report["accuracy"] = _sampled(request.sample, job, found)
+        report["accuracy"] = _sampled(request.sample, job.plan, legend, found)
     pictures = draw_pictures(report)
     for name, content in pictures.items():
         out.write_bytes(name, content)
@@ -176,34 +187,48 @@ def evaluate_canopy(request: CanopyEvaluationRequest, on_progress: Progress | No
     return report
 
 
-def map_in_memory(job: MapJob, forests: Forests, on_progress: Progress | None = None) -> Mapped:
+def map_in_memory(
+    job: MapJob, forests: Forests, legend: tuple[LandClass, ...], on_progress: Progress | None = None
+) -> Mapped:
     """Return the map of an area as `canopus map` would stage it, and what the floors say, region by region."""
     plan, classes = job.plan, job.spec.classes
     rows, columns = (int(size) for size in plan.staging.shape)
     found = Mapped(
         np.full((rows, columns), NO_CLASS, np.uint8),
-        np.full((len(classes), rows, columns), np.nan, np.float32),
-        np.full((len(classes), rows, columns), np.nan, np.float32),
+        np.full((len(legend), rows, columns), np.nan, np.float32),
+        np.full((len(legend), rows, columns), np.nan, np.float32),
         np.full((rows, columns), np.nan, np.float32),
     )
     fill = job.open()
-    fill_floor = partial(fill_floors, forests=forests, bands=plan.bands, classes=classes)
-    floors = floor_layers(len(forests.fitted), classes)
+    fill_floor = partial(fill_floors, forests=forests, bands=plan.bands, classes=legend)
+    floors = floor_layers(len(forests.fitted), legend)
     for count, region in enumerate(plan.regions, start=1):
         place = region["y"], region["x"]
         layers = fill_region(plan, region, map_layers(classes), fill)
-        seen = layers["class"] != NO_CLASS
-        found.values[place] = layers["class"]
         stored = layers["probability"].astype(np.float32) * np.float32(PROBABILITY_SCALE)
-        found.probability[:, *place] = np.where(seen, stored, np.nan)
+        values, probability = layers["class"], np.where(layers["class"] != NO_CLASS, stored, np.float32(np.nan))
+        if legend != classes:
+            values, probability = _canopy_or_not(values, probability, classes)
+        found.values[place], found.probability[:, *place] = values, probability
         beside = fill_region(plan, region, floors, fill_floor)
-        every = beside[FOREST].reshape(len(forests.fitted), len(classes), *seen.shape)
+        every = beside[FOREST].reshape(len(forests.fitted), len(legend), *values.shape)
         own = np.maximum(forests.fold[place], 0)[None, None]
         found.forest[:, *place] = np.take_along_axis(every, own.astype(np.intp), axis=0)[0]
         found.ndvi[place] = beside[NDVI]
         if on_progress is not None:
             on_progress("map", count, len(plan.regions))
     return found
+
+
+def _canopy_or_not(
+    values: np.ndarray, probability: np.ndarray, classes: tuple[LandClass, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a map and its probabilities with the kinds of canopy together, as `CANOPY_OR_NOT` numbers them."""
+    place = canopy_of(classes)
+    assert place is not None
+    none, column = place
+    together = np.where(values == NO_CLASS, NO_CLASS, values != none).astype(np.uint8)
+    return together, np.stack([probability[column], 1 - probability[column]])
 
 
 # --- what is scored ---------------------------------------------------------------------------------------------
@@ -226,15 +251,16 @@ def _source(request: CanopyEvaluationRequest) -> FloorSource:
     return request.floor or FloorSource(request.labels, request.rules)
 
 
-def _parts(request: CanopyEvaluationRequest, job: MapJob) -> tuple[np.ndarray, np.ndarray | None]:
+def _parts(
+    request: CanopyEvaluationRequest, plan: MapPlan, legend: tuple[LandClass, ...]
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Return which pixels of the staging grid are scored, and on which the floor may be trained; None for any."""
-    plan = job.plan
     if request.holdout is None:
         return np.ones((int(plan.staging.shape[0]), int(plan.staging.shape[1])), bool), None
     if isinstance(request.holdout, Holdout):
         return _held_out(plan, request.holdout)
     source = _source(request)
-    known, _ = explain_area(plan, open_labels(source.labels, job.spec.classes, source.rules))
+    known, _ = explain_area(plan, open_labels(source.labels, legend, source.rules))
     split = split_area(known.classes, request.holdout)
     return split == PARTS.index("test"), split == PARTS.index("train")
 
@@ -258,26 +284,32 @@ def _held_out(plan: MapPlan, holdout: Holdout) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _forests(
-    request: CanopyEvaluationRequest, job: MapJob, usable: np.ndarray | None, on_progress: Progress | None
+    request: CanopyEvaluationRequest,
+    plan: MapPlan,
+    legend: tuple[LandClass, ...],
+    *,
+    usable: np.ndarray | None,
+    on_progress: Progress | None,
 ) -> Forests:
     source = _source(request)
     elsewhere = None
     if source.is_elsewhere:
         there = replace(request, warehouse=source.warehouse or request.warehouse, area=source.area or request.area)
         elsewhere = windowed(plan_for(there, until=source.until or request.until), request.window_days)
-        if elsewhere.bands != job.plan.bands:
+        if elsewhere.bands != plan.bands:
             raise ConfigurationError(
                 f"the floor's labels lie in cubes of {', '.join(elsewhere.bands)}, those scored in cubes of "
-                f"{', '.join(job.plan.bands)}: the forest needs the same bands"
+                f"{', '.join(plan.bands)}: the forest needs the same bands"
             )
     return forests_of(
-        job.plan,
+        plan,
         source,
-        job.spec.classes,
+        legend,
         elsewhere=elsewhere,
         usable=usable,
         block=request.block,
         folds=request.folds,
+        config=ForestConfig(trees=request.trees),
         on_progress=on_progress,
     )
 
@@ -407,17 +439,17 @@ def _gains(model: dict[str, Any], floors: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sizes(
-    request: CanopyEvaluationRequest, job: MapJob, labels: Labels, found: Mapped, mask: np.ndarray
+    plan: MapPlan, legend: tuple[LandClass, ...], labels: Labels, *, found: Mapped, mask: np.ndarray
 ) -> dict[str, Any] | None:
-    """Return how well canopy of each width and area is found; None where labels are coarser than pixels."""
-    place = canopy_of(job.spec.classes)
-    if place is None or request.cell > 1:
+    """Return how well canopy of each width and area is found."""
+    place = canopy_of(legend)
+    if place is None:
         return None
     none, column = place
-    drawn, _ = explain_area(job.plan, replace(labels, rules=replace(labels.rules, margin=0)))
+    drawn, _ = explain_area(plan, replace(labels, rules=replace(labels.rules, margin=0)))
     canopy = (drawn.classes != none) & (drawn.classes != NO_CLASS)
-    pixel_area = abs(job.plan.staging.affine.a * job.plan.staging.affine.e)
-    values = np.array([known.value for known in job.spec.classes])
+    pixel_area = abs(plan.staging.affine.a * plan.staging.affine.e)
+    values = np.array([known.value for known in legend])
     forest_class = values[found.forest[:, mask].argmax(axis=0)]
     scores = {
         MODEL: (1 - found.probability[column][mask].astype(float), found.values[mask] != none),
@@ -431,14 +463,14 @@ def _sizes(
     }
 
 
-def _sampled(path: str, job: MapJob, found: Mapped) -> dict[str, Any]:
+def _sampled(path: str, plan: MapPlan, legend: tuple[LandClass, ...], found: Mapped) -> dict[str, Any]:
     """Return accuracy and areas with intervals, from a labelled sample and the map's class at each of its points."""
     sample = read_sample(path)
-    points = sample.to_crs(str(job.plan.staging.crs)).geometry
-    column, row = ~job.plan.staging.affine * (points.x.to_numpy(), points.y.to_numpy())
+    points = sample.to_crs(str(plan.staging.crs)).geometry
+    column, row = ~plan.staging.affine * (points.x.to_numpy(), points.y.to_numpy())
     rows, columns = np.floor(row).astype(int), np.floor(column).astype(int)
     inside = (rows >= 0) & (columns >= 0) & (rows < found.values.shape[0]) & (columns < found.values.shape[1])
-    names = {known.value: known.name for known in job.spec.classes}
+    names = {known.value: known.name for known in legend}
     here = np.full(len(sample), NO_CLASS, np.uint8)
     here[inside] = found.values[rows[inside], columns[inside]]
     if (here == NO_CLASS).any():
@@ -447,7 +479,7 @@ def _sampled(path: str, job: MapJob, found: Mapped) -> dict[str, Any]:
         )
     mapped = sample.assign(map_class=[names[int(value)] for value in here])
     estimates: AccuracyEstimates = estimate_from_sample(mapped, list(names.values()))
-    pixel_area = abs(job.plan.staging.affine.a * job.plan.staging.affine.e)
+    pixel_area = abs(plan.staging.affine.a * plan.staging.affine.e)
     hectares = float((found.values != NO_CLASS).sum()) * pixel_area / 1e4
     return {"sample": path, **estimates.to_dict(total_hectares=hectares)}
 
@@ -479,6 +511,7 @@ def _head(request: CanopyEvaluationRequest, job: MapJob, run: Run, forests: Fore
         "rules": asdict(request.rules),
         "holdout": {"kind": type(request.holdout).__name__, **asdict(request.holdout)} if request.holdout else None,
         "cell": request.cell,
+        "canopy_only": request.legend(job.spec.classes) != job.spec.classes,
         "floor_trained_on": forests.trained_on,
     }
 
