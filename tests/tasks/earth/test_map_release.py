@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from factories import Archive
-from ingest_cases import BANDS, TILE, Look, add_look, area_of, days, grid, ingest, request_of
+from ingest_cases import TILE, Look, add_look, area_of, days, grid, ingest, request_of
+from map_cases import LOOSE, fill_map, with_model
 
-from models.forest import ForestClassifier, ForestConfig, feature_names
-from storage.classes import CANOPY_CLASSES, NO_CLASS
+from storage.classes import NO_CLASS
 from storage.cube import read_state
 from storage.location import resolve
 from storage.publish import Receipt
@@ -23,12 +23,10 @@ from tasks.earth.accuracy import NOT_ESTIMATED
 from tasks.earth.assess import open_map
 from tasks.earth.backfill import backfill_days, plan_backfill
 from tasks.earth.canopy_map import MapRequest, prepare_map
-from tasks.earth.classifier_files import save_classifier
 from tasks.earth.gates import Checked, GateRules
 from tasks.earth.map_release import check_prepared, classes_of, publish_checked
 from tasks.earth.map_report import Report, write_report
-from tasks.earth.regional import Prepared, fill_regions
-from tasks.earth.reuse import take_over
+from tasks.earth.regional import Prepared
 from tasks.earth.verify import verify_product
 from tasks.errors import ChecksFailed
 
@@ -37,7 +35,6 @@ PLACE = grid(size=SIZE)
 AREA = area_of(PLACE, margin=40)
 LOOKS = days(24, "2021-01-08", 15)
 MONTHS = backfill_days("2021-01-31", "2021-12-31", "1M")
-LOOSE = GateRules(max_drift=None, max_seam=None)
 CLOUDY = (0, SIZE)
 
 
@@ -55,14 +52,6 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return archive
 
 
-def with_model(warehouse: Path) -> Path:
-    rng = np.random.default_rng(5)
-    features = rng.normal(0.2, 0.1, (300, len(feature_names(BANDS)))).astype(np.float32)
-    forest = ForestClassifier(BANDS, (0, 1, 2), ForestConfig(trees=5)).fit(features, np.arange(300) % 3)
-    save_classifier(resolve(warehouse), "floor", forest, classes=CANOPY_CLASSES, metrics={}, training={})
-    return warehouse
-
-
 def bring_in(archive: Archive, warehouse: Path, start: str, end: str) -> dict[str, str]:
     return ingest(request_of(archive.catalog, warehouse, area=AREA, start=start, end=end)).states()
 
@@ -73,10 +62,7 @@ def asked(warehouse: Path, day: str) -> MapRequest:
 
 def fill(warehouse: Path, day: str, rules: GateRules = LOOSE, **more: Any) -> tuple[Prepared, Checked]:
     """Map and check, as the flow does."""
-    prepared = prepare_map(asked(warehouse, day))
-    if prepared.present is None:
-        for name, regions in prepared.groups():
-            fill_regions(prepared, name, regions)
+    prepared, _ = fill_map(warehouse, AREA, day)
     return prepared, check_prepared(prepared, rules, **more)
 
 
@@ -277,10 +263,7 @@ def test_a_part_of_the_area_without_cubes_is_no_data_and_counts_against_the_vali
         add_look(edge, look_name(day), day, Look(number, geobox=place, cloudy=(0, 0)))
     ingest(request_of(edge.catalog, warehouse, area=area_of(place)))
     wide = area_of(grid(column=-SIZE, size=2 * SIZE)[:SIZE])
-    request = MapRequest(str(warehouse), wide, "floor")
-    prepared = prepare_map(request)
-    for name, regions in prepared.groups():
-        fill_regions(prepared, name, regions)
+    prepared, _ = fill_map(warehouse, wide)
     with pytest.raises(ChecksFailed, match=r"not published: valid: 50\.\d% of the area has a class"):
         publish_checked(prepared, check_prepared(prepared, replace(LOOSE, min_valid=0.6)))
     receipt = publish_checked(prepared, check_prepared(prepared, LOOSE))
@@ -299,11 +282,8 @@ def test_an_area_that_misses_whole_regions_is_published(archive: Archive, tmp_pa
     add_look(wide, look_name("2021-05-01"), "2021-05-01", Look(1, geobox=place, cloudy=(0, 0)))
     ingest(request_of(wide.catalog, warehouse, area=area_of(place)))
     ring = area_of(place)["coordinates"][0]
-    request = MapRequest(str(warehouse), {"type": "Polygon", "coordinates": [[*ring[:3], ring[0]]]}, "floor")
-    prepared = prepare_map(request)
-    assert len(prepared.job.plan.regions) < 9
-    for name, regions in prepared.groups():
-        fill_regions(prepared, name, regions)
+    prepared, made = fill_map(warehouse, {"type": "Polygon", "coordinates": [[*ring[:3], ring[0]]]})
+    assert made < 9
     checked = check_prepared(prepared, LOOSE)
     assert verify_product(publish_checked(prepared, checked).item_url).ok
 
@@ -318,21 +298,20 @@ def test_regions_of_a_tile_without_a_new_look_are_taken_over_and_the_map_is_the_
     add_look(archive, look_name(LOOKS[5]), LOOKS[5], right)
     area = area_of(whole)
 
-    def mapped(until: str, *, again: bool) -> tuple[Prepared, int, int]:
-        ingest(request_of(archive.catalog, warehouse, area=area, end=until))
-        prepared = prepare_map(MapRequest(str(warehouse), area, "floor", until=until))
-        taken = take_over(prepared) if again else 0
-        return prepared, taken, sum(fill_regions(prepared, name, regions) for name, regions in prepared.groups())
+    def bring_in_up_to(day: str) -> None:
+        ingest(request_of(archive.catalog, warehouse, area=area, end=day))
 
-    first, taken, filled = mapped(LOOKS[2], again=True)
-    assert (taken, filled) == (0, 4)
+    bring_in_up_to(LOOKS[2])
+    first, made = fill_map(warehouse, area, LOOKS[2])
+    assert made == 4
     publish_checked(first, check_prepared(first, LOOSE))
-    second, taken, filled = mapped(LOOKS[5], again=True)
-    assert (taken, filled) == (2, 2)
+    bring_in_up_to(LOOKS[5])
+    second, made = fill_map(warehouse, area, LOOKS[5])
+    assert made == 2
     quick = publish_checked(second, check_prepared(second, LOOSE))
     shutil.rmtree(Path(quick.item_url).parent)
-    third, taken, filled = mapped(LOOKS[5], again=False)
-    assert (taken, filled) == (0, 4)
+    third, made = fill_map(warehouse, area, LOOKS[5], anew=True)
+    assert made == 4
     slow = publish_checked(third, check_prepared(third, LOOSE))
     assert slow.key == quick.key
     checksums = [
