@@ -1070,6 +1070,29 @@ def evaluate_canopy(
     _say(json.dumps(report) if as_json else describe_canopy(report))
 
 
+@evaluate.command(
+    "change",
+    epilog="Example: canopus evaluate change warehouse/products/canopy-change/ID --dates truth/change_date.tif "
+    "--kinds truth/change_kind.tif --woodland truth/class_start.tif",
+)
+def evaluate_change(
+    product: Annotated[str, typer.Argument(help="Folder, URL or item file of a change product.")],
+    *,
+    dates: Annotated[str, typer.Option(help="Raster of true dates on its grid: days since 1970-01-01.")],
+    kinds: Annotated[str, typer.Option(help="Raster of true changes: 1 felled, 2 planted, 0 neither.")],
+    woodland: Annotated[
+        str | None, typer.Option(help="Raster of the class at first: felling where it is 0 is not scored.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the picture; by default none is drawn.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score woodland lost and gained, and its dates, beside two simple floors."""
+    from tasks.earth.change_evaluation import score_change
+
+    report = score_change(product, dates=dates, kinds=kinds, woodland=woodland, out=out)
+    _say(json.dumps(report.scores) if as_json else report.text)
+
+
 @app.command(
     "import-weights",
     epilog="Example: canopus import-weights ckpt.pt --layout earthpt --name earthpt-700m --warehouse ./warehouse",
