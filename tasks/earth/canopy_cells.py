@@ -27,6 +27,8 @@ from tasks.earth.series_batches import RegionSeries, batches_of
 
 CELL = 64
 """Pixels on a side of a cell of an area."""
+PLACE = 160
+"""Pixels on a side of a generated place."""
 TRAIN, VALIDATION = 0, 1
 UNKNOWN = -1
 
@@ -169,20 +171,32 @@ def reread(model: CanopyNet, cell: Cell) -> Cell:
 
 
 def _series_of(plan: MapPlan, region: Region, halo: int) -> WindowSeries | None:
-    """Return the looks at a region and its halo from the first cube in the plan's own CRS that holds them whole."""
+    """Return the looks at a region and its halo from the first cube in the plan's own CRS that holds some of it.
+
+    What lies in another cube has no valid look: there are few such pixels, and all of them in the halo or outside the area.
+    """
     geobox = plan.staging[region["y"], region["x"]]
     wide = geobox.pad(halo) if halo else geobox
     for cube in plan.cubes:
         window = overlap(cube.tile.geobox, wide) if cube.tile.geobox.crs == wide.crs else None
-        if window and tuple(s.stop - s.start for s in (window["y"], window["x"])) == wide.shape:
-            block = plan.read(cube, window)
-            return WindowSeries(block.reflectance, block.valid, block.times.astype("datetime64[D]"), plan.bands)
+        if window is None:
+            continue
+        block, own = plan.read(cube, window), cube.tile.geobox
+        row = round((own.affine.f - wide.affine.f) / wide.affine.e) + window["y"].start
+        column = round((own.affine.c - wide.affine.c) / wide.affine.a) + window["x"].start
+        missing = [
+            (start, size - start - held)
+            for start, size, held in zip((row, column), wide.shape, block.valid.shape[1:], strict=True)
+        ]
+        reflectance = np.pad(block.reflectance, [(0, 0), (0, 0), *missing])
+        valid = np.pad(block.valid, [(0, 0), *missing])
+        return WindowSeries(reflectance, valid, block.times.astype("datetime64[D]"), plan.bands)
     return None
 
 
 def place_cell(model: CanopyNet, seed: int, *, classes: Sequence[LandClass], part: int) -> Iterator[Cell]:
     """Yield a generated place as a cell, with all bands; and, every second one, again with fewer bands and looks."""
-    place = draw_place(seed)
+    place = draw_place(seed, pixels=PLACE)
     halo = model.halo
     labels = _place_labels(place, classes)
     labels = labels[halo : labels.shape[0] - halo, halo : labels.shape[1] - halo]
@@ -260,10 +274,11 @@ class GridBatches:
         return int((batch.labels >= 0).sum())
 
     def _patch(self, cell: Cell, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        top, left = _corner(cell.labels.shape, self.size, rng)
+        known = cell.of(TRAIN)
+        top, left = _corner(known, self.size, rng)
         wide = self.size + 2 * cell.halo
         features = cell.features[:, top : top + wide, left : left + wide].astype(np.float32)
-        labels = cell.of(TRAIN)[top : top + self.size, left : left + self.size].astype(np.int64)
+        labels = known[top : top + self.size, left : left + self.size].astype(np.int64)
         features = _padded(features, (wide, wide), 0.0)
         labels = _padded(labels, (self.size, self.size), UNKNOWN)
         turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
@@ -295,7 +310,8 @@ class SeriesBatches:
         cell = self.cells[_drawn(self.cells, 1, rng)[0]]
         held = cell.series
         assert held is not None
-        top, left = _corner(cell.labels.shape, self.size, rng)
+        known = cell.of(TRAIN)
+        top, left = _corner(known, self.size, rng)
         wide, size = self.size + 2 * cell.halo, self.size
         window = np.s_[top : top + wide, left : left + wide]
         valid = held.valid[(slice(None), *window)]
@@ -311,7 +327,7 @@ class SeriesBatches:
             )
             for batch in batches_of(series, looks=LOOKS, tokens=TOKENS_AT_ONCE)
         ]
-        labels = cell.of(TRAIN)[top : top + size, left : left + size]
+        labels = known[top : top + size, left : left + size]
         return LabelledSeries(tuple(parts), (rows, columns), torch.from_numpy(labels.astype(np.int64))[None])
 
     def tokens(self, batch: LabelledSeries) -> int:
@@ -325,9 +341,15 @@ def _drawn(cells: Sequence[Cell], count: int, rng: np.random.Generator) -> np.nd
     return rng.choice(len(cells), count, p=weight / weight.sum())
 
 
-def _corner(shape: tuple[int, ...], size: int, rng: np.random.Generator) -> tuple[int, int]:
-    rows, columns = (int(rng.integers(max(extent - size, 0) + 1)) for extent in shape)
-    return rows, columns
+def _corner(labels: np.ndarray, size: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Return the upper left of a patch that holds a drawn labelled pixel, anywhere in it."""
+    known = np.flatnonzero(labels.ravel() >= 0)
+    pixel = divmod(int(known[rng.integers(known.size)]), labels.shape[1])
+    top, left = (
+        int(np.clip(at - rng.integers(size), 0, max(extent - size, 0)))
+        for at, extent in zip(pixel, labels.shape, strict=True)
+    )
+    return top, left
 
 
 def _padded(values: np.ndarray, size: tuple[int, int], fill: float) -> np.ndarray:

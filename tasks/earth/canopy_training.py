@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from models.canopy import CanopyConfig, CanopyNet
 from models.earthpt import EarthPT, EarthPTConfig
-from models.flops import canopy_flops
+from models.flops import canopy_flops, earthpt_flops
 from models.lora import add_lora, merge_lora
 from models.training import StepReport, TrainConfig, TrainState, fit
 from storage.classes import NO_CANOPY, LandClass
@@ -53,6 +53,8 @@ Tuning = Literal["frozen", "lora", "full"]
 _PLACES_HELD_OUT = 8
 _PATCH, _PATCHES = 32, 8
 """Pixels on a side of the labels of a patch, and patches in a batch."""
+_SERIES_LOOKS = 84
+"""Looks of a series in pre-training, in the mean, by which its operations are counted."""
 _JUDGED = 12
 """Times that a training is judged."""
 
@@ -594,14 +596,21 @@ def _training(
             "window_days": labelled.window_days,
             "split": asdict(labelled.split),
         }
-    spent = started.training.get("pretraining") or {}
-    if spent:
+    told["loop"] = {"tokens": _pretrained_on(started)}
+    if told["loop"]["tokens"]:
+        series = told["loop"]["tokens"] / _SERIES_LOOKS
+        spent = earthpt_flops(course.model.backbone, series=1, steps=_SERIES_LOOKS) * series
         told["share_of_pretraining"] = {
-            "looks": looks / spent["looks"],
-            "operations": told["flops"] / spent["flops"],
+            "looks": looks / told["loop"]["tokens"],
+            "operations": told["flops"] / spent,
         }
-        told["pretraining"] = spent
     return told
+
+
+def _pretrained_on(backbone: LoadedNetwork) -> int | None:
+    """Return the looks that an EarthPT was trained on, where it says so; a canopy model repeats those of its own EarthPT."""
+    tokens = backbone.training.get("loop", {}).get("tokens")
+    return None if tokens is None else int(tokens)
 
 
 def _require_two(known: np.ndarray, classes: Sequence[LandClass]) -> None:

@@ -1,0 +1,157 @@
+"""Canopy training from a request: what is taught, what is doubted, what is kept, what is said."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from canopy_cases import AREA, Place, landscape, make_place, write_raster
+
+from models.canopy import CanopyNet
+from models.earthpt import EarthPT, EarthPTConfig
+from storage.classes import CANOPY_CLASSES, CANOPY_OR_NOT
+from storage.location import resolve
+from tasks.earth.canopy_map import MapRequest, prepare_map
+from tasks.earth.canopy_training import CanopyRequest, HeadChoice, LabelledArea, train_canopy
+from tasks.earth.label_report import TileSplit
+from tasks.earth.label_rules import LabelRules
+from tasks.earth.model_files import load_network, save_network
+from tasks.earth.regional import fill_regions, publish_prepared
+from tasks.errors import ConfigurationError
+
+BACKBONE = EarthPTConfig(layers=1, heads=2, width=16, pointers=2, queries=4)
+HEAD = HeadChoice(months=3, hidden=8, reach=1, steps=60, learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A cube of classes that lie apart, and an EarthPT that has learned nothing."""
+    found = make_place(tmp_path_factory.mktemp("canopy"), landscape(), spread=60)
+    model = EarthPT(BACKBONE, generator=torch.Generator().manual_seed(1))
+    save_network(
+        resolve(found.warehouse),
+        "tiny",
+        model,
+        kind="earthpt",
+        config=asdict(BACKBONE),
+        metrics={},
+        training={"loop": {"tokens": 1_000_000}},
+        card="Tiny.",
+    )
+    return found
+
+
+def request_of(place: Place, **change: object) -> CanopyRequest:
+    ground = LabelledArea(AREA, place.labels, LabelRules(margin=0), split=TileSplit(8, 0, (0.6, 0.3, 0.1), 2))
+    request = CanopyRequest(place.warehouse, "canopy", "tiny", CANOPY_CLASSES, ground, head=HEAD)
+    return replace(request, **change)  # type: ignore[arg-type]
+
+
+def test_a_head_learns_classes_that_lie_apart_and_says_what_it_was_made_from(place: Place) -> None:
+    trained = train_canopy(request_of(place))
+    assert trained.metrics["canopy"]["pr_auc"] > 0.9
+    assert trained.training["backbone"]["name"] == "tiny"
+    assert trained.training["labels"]["file"] == "truth.tif"
+    assert trained.training["doubted"] == 0
+    share = trained.training["share_of_pretraining"]
+    assert share["looks"] == pytest.approx(trained.training["looks"] / 1_000_000)
+    assert trained.curve.startswith(b"\x89PNG")
+    loaded = load_network(resolve(place.warehouse), "canopy")
+    assert loaded.legend == CANOPY_CLASSES
+    assert isinstance(loaded.model, CanopyNet)
+    own = load_network(resolve(place.warehouse), "tiny").model.state_dict()
+    assert all(torch.equal(tensor, own[name]) for name, tensor in loaded.model.backbone.state_dict().items())
+
+
+def test_the_same_request_gives_the_same_weights(place: Place) -> None:
+    short = replace(HEAD, steps=10)
+    one, two = (train_canopy(request_of(place, head=short, name=name)) for name in ("one", "two"))
+    assert one.reference.weights_sha256 == two.reference.weights_sha256
+
+
+def test_its_map_is_published_like_any_other(place: Place) -> None:
+    train_canopy(request_of(place, name="mapped"))
+    prepared = prepare_map(MapRequest(place.warehouse, AREA, "mapped", collection="mapped"))
+    for name, regions in prepared.groups():
+        fill_regions(prepared, name, regions)
+    assert publish_prepared(prepared).item_url.endswith(".json")
+
+
+def test_labels_that_the_starting_head_doubts_are_not_taught(place: Place, tmp_path: Path) -> None:
+    """An inventory without the hedge: a head that knows hedges keeps it, one that believes every label need not."""
+    train_canopy(request_of(place, name="teacher"))
+    inventory = landscape()
+    inventory[22] = 0
+    labels = write_raster(tmp_path / "inventory.tif", inventory)
+    request = request_of(place, name="pupil", backbone="teacher")
+    assert request.labelled is not None
+    ground = replace(request.labelled, labels=labels)
+    doubting = train_canopy(replace(request, labelled=ground))
+    assert 0 < doubting.training["doubted"] <= 90
+    believing = train_canopy(replace(request, labelled=ground, head=replace(HEAD, doubt=1.0)))
+    assert believing.training["doubted"] == 0
+    assert doubting.training["head_from"].startswith("teacher/")
+
+
+def test_a_head_goes_on_with_fewer_classes(place: Place, tmp_path: Path) -> None:
+    train_canopy(request_of(place, name="three"))
+    labels = write_raster(tmp_path / "canopy.tif", (landscape() > 0).astype(np.uint8))
+    request = request_of(place, name="two-classes", backbone="three", classes=CANOPY_OR_NOT)
+    assert request.labelled is not None
+    found = train_canopy(
+        replace(request, labelled=replace(request.labelled, labels=labels), head=replace(HEAD, steps=5))
+    )
+    assert found.metrics["classes"]["canopy"]["pr_auc"] > 0.9
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_tuning_changes_how_looks_are_read_and_saves_plain_weights(place: Place, tuning: str) -> None:
+    choice = replace(HEAD, tuning=tuning, steps=16, patience=100)  # type: ignore[arg-type]
+    train_canopy(request_of(place, name=tuning, head=choice))
+    model = load_network(resolve(place.warehouse), tuning).model
+    assert isinstance(model, CanopyNet)
+    assert set(model.state_dict()) == set(CanopyNet(model.config).state_dict())
+
+
+def test_as_published_it_is_an_mlp_on_the_pooled_embedding(place: Place) -> None:
+    choice = replace(HEAD, months=0, reach=0, doubt=1.0, fresh_head=True)
+    trained = train_canopy(request_of(place, name="published", head=choice))
+    model = load_network(resolve(place.warehouse), "published").model
+    assert isinstance(model, CanopyNet)
+    assert model.halo == 0
+    assert model.config.features == BACKBONE.width + 16
+    assert trained.metrics["canopy"]["prevalence"] > 0
+
+
+def test_generated_places_alone_make_a_head(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.earth.canopy_cells.PLACE", 48)
+    monkeypatch.setattr("tasks.earth.canopy_training._PLACES_HELD_OUT", 2)
+    found = train_canopy(request_of(place, name="prior", labelled=None, places=5, head=replace(HEAD, steps=5)))
+    assert "generated places" in found.metrics["evaluation"]
+    assert found.training["places"] == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labelled": None}, "nothing to learn from"),
+        ({"backbone": "floor"}, "is a forest"),
+        ({"labelled": None, "places": 3, "head": replace(HEAD, tuning="lora")}, "learns from cubes"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_anything_is_read(
+    place: Place, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        train_canopy(request_of(place, **change))
+
+
+def test_labels_of_one_class_are_refused(place: Place, tmp_path: Path) -> None:
+    labels = write_raster(tmp_path / "none.tif", np.zeros_like(landscape()))
+    request = request_of(place)
+    assert request.labelled is not None
+    with pytest.raises(ConfigurationError, match="two or more are needed"):
+        train_canopy(replace(request, labelled=replace(request.labelled, labels=labels)))
