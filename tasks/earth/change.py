@@ -483,7 +483,8 @@ def _judge_gain(maps: MapStep, series: Signal, rules: ChangeRules) -> Found:
     of_maps = (maps.first + (maps.last - maps.first) // 2, maps.first, maps.last)
     date, earliest, latest = (np.where(settled, *pair) for pair in zip(of_looks, of_maps, strict=True))
     from_looks = np.sqrt(np.clip(maps.size / 0.25, 0, 1) * np.clip(np.where(settled, evidence, 0) / 30, 0, 1))
-    confidence = np.where(settled, from_looks, np.where(closed, np.clip(maps.size / 0.5, 0, 1), 0))
+    # closed canopy has one witness
+    confidence = np.where(settled, from_looks, np.where(closed, np.clip(maps.size / 2, 0, 0.5), 0))
     return Found(date, earliest, latest, confidence.astype(np.float32))
 
 

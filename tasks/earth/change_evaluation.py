@@ -111,7 +111,7 @@ def score_change(
     before = np.ones(kind.shape, bool) if woodland is None else _raster(woodland, geobox) > 0
     truth = TrueChange(kind, _raster(dates, geobox).astype(np.int64), before)
     methods = {"canopus": found, **_floors(folder, item, geobox)}
-    scores = {
+    scores: dict[str, Any] = {
         "item": item_id,
         "pixels": int((truth.kind <= GAIN).sum()),
         "methods": {name: scores_of(method, truth) for name, method in methods.items()},
