@@ -472,11 +472,11 @@ def train_earthpt(
     _follow(train_earthpt_model, settings, as_json=as_json)
 
 
-@app.command("map", epilog="Example: canopus map --aoi area.geojson --model floor --until 2023-12-31")
+@app.command("map", epilog="Example: canopus map --aoi area.geojson --model canopy-distilled --until 2023-12-31")
 def map_command(
     *,
     aoi: Area,
-    model: Annotated[str, typer.Option(help="Name, or name/version.")] = "floor",
+    model: Annotated[str, typer.Option(help="Name, or name/version.")] = "canopy-distilled",
     until: Until = None,
     window_days: WindowDays = None,
     allow_unmasked: Unmasked = False,
@@ -524,12 +524,12 @@ def map_command(
 
 
 @app.command(
-    epilog="Example: canopus backfill --aoi area.geojson --model floor --start 2021-12-31 --end 2023-12-31 --every 1Y"
+    epilog="Example: canopus backfill --aoi area.geojson --model canopy-distilled --start 2021-12-31 --end 2023-12-31 --every 1Y"
 )
 def backfill(
     *,
     aoi: Area,
-    model: Annotated[str, typer.Option(help="Name, or name/version.")] = "floor",
+    model: Annotated[str, typer.Option(help="Name, or name/version.")] = "canopy-distilled",
     start: Annotated[str, typer.Option(help="Day of the first map, YYYY-MM-DD.")],
     end: Annotated[str | None, typer.Option(help="No map after this day; by default today.")] = None,
     every: Annotated[str, typer.Option(help="Time between maps: 1M, 3M, 1Y, 2W, 10D.")] = "1M",

@@ -214,7 +214,7 @@ class TrainCanopyConfig(Settings):
 
     warehouse: Warehouse = "./warehouse"
     name: str = "canopy"
-    backbone: str = Field("earthpt-distilled", description="EarthPT, or a canopy model to go on from")
+    backbone: str = Field(description="EarthPT, or a canopy model to go on from")
     aoi: Area | None = Field(None, description="area of the labels")
     crs: Crs = None
     resolution: float = 10.0
@@ -399,7 +399,7 @@ class GateSettings(Settings):
 class MapConfig(AreaSettings):
     """Publish a map of an area from a trained model."""
 
-    model: str = Field("floor", description="name, or name/version")
+    model: str = Field("canopy-distilled", description="name, or name/version")
     collection: str = "canopy"
     title: str = "Tree canopy"
     until: date | None = Field(None, description="use looks up to this day; by default all")
@@ -583,7 +583,7 @@ class PipelineConfig(Settings):
 
     simulate: SimulateSettings | None = Field(None, description="make the generated archive first")
     ingest: IngestConfig
-    train: TrainFloorConfig
+    train: TrainCanopyConfig | TrainFloorConfig = Field(description="a canopy head where it names a backbone, else the floor")
     map: MapConfig
 
 

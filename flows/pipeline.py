@@ -9,11 +9,11 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed
 
-from flows.config import PipelineConfig, SimulateSettings, UpdateConfig
+from flows.config import PipelineConfig, SimulateSettings, TrainCanopyConfig, TrainFloorConfig, UpdateConfig
 from flows.infer import map_canopy
 from flows.ingest import ingest_earth
 from flows.runtime import FAILED_NAME, NO_NEWS_NAME, Summary
-from flows.train import train_floor_model
+from flows.train import train_canopy_model, train_floor_model
 from tasks.simulate import generate_archive
 
 
@@ -22,9 +22,14 @@ def archive_to_map(config: PipelineConfig) -> Any:
     """Ingest an area, train the classifier on its labels, and publish the map."""
     simulate_if_asked(config.simulate)
     ingested: Any = ingest_earth(config.ingest)
-    trained: Any = train_floor_model(config.train)
+    trained = train_as_asked(config.train)
     mapped: Any = map_canopy(config.map)
     return conclude(ingested, trained, mapped)
+
+
+def train_as_asked(config: TrainCanopyConfig | TrainFloorConfig) -> Any:
+    """Train a canopy head, or the floor."""
+    return train_canopy_model(config) if isinstance(config, TrainCanopyConfig) else train_floor_model(config)
 
 
 @flow(name="update-canopy-map")

@@ -21,6 +21,7 @@ from flows.config import (
     PipelineConfig,
     Settings,
     TokeniseConfig,
+    TrainCanopyConfig,
     TrainEarthPTConfig,
     TrainFloorConfig,
     UpdateConfig,
@@ -36,6 +37,7 @@ KINDS: dict[str, type[Settings]] = {
     "default": PipelineConfig,
     "earth_search": PipelineConfig,
     "ingest": IngestConfig,
+    "train_canopy": TrainCanopyConfig,
     "train_floor": TrainFloorConfig,
     "train_earthpt": TrainEarthPTConfig,
     "pretrain_earthpt": TrainEarthPTConfig,
@@ -51,6 +53,7 @@ KINDS: dict[str, type[Settings]] = {
 DEPLOYED = {
     "archive-to-map": "default",
     "ingest-earth": "ingest",
+    "train-canopy": "train_canopy",
     "train-floor": "train_floor",
     "train-earthpt": "train_earthpt",
     "train-earthpt-prior": "pretrain_earthpt",
@@ -100,7 +103,7 @@ def test_the_parameters_are_those_of_the_file_in_configs(entry: dict[str, Any]) 
 def test_a_step_by_itself_is_the_step_of_the_chain() -> None:
     """Otherwise the same data would give another model, and another map, according to what was started."""
     chain = load_config(CONFIGS / "default.yaml", PipelineConfig)
-    assert load_config(CONFIGS / "train_floor.yaml", TrainFloorConfig) == chain.train
+    assert load_config(CONFIGS / "train_canopy.yaml", TrainCanopyConfig) == chain.train
     assert load_config(CONFIGS / "map.yaml", MapConfig) == chain.map
     update = load_config(CONFIGS / "update.yaml", UpdateConfig).map
     assert update.model_copy(update={"gates": chain.map.gates}) == chain.map
