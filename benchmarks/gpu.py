@@ -27,7 +27,6 @@ from torch import Tensor
 
 from models.data import ShuffledTokens
 from models.earthpt import EarthPT, EarthPTConfig, to_channels
-from models.earthpt_ahead import answer_ahead
 from models.earthpt_published import PublishedEarthPT, PublishedEarthPTConfig
 from models.flops import earthpt_flops, peak_flops, published_flops
 from models.indices import BANDS
@@ -317,7 +316,7 @@ def _now(plan: Plan) -> float:
 def _answer(model: EarthPT, tokens: Tokens) -> Tensor:
     day = tokens.position[..., 0]
     ahead = day.max() + 10.0 * torch.arange(1, AHEAD + 1, device=day.device)
-    return answer_ahead(model, to_channels(tokens.values), day, valid=tokens.valid, ahead=ahead)
+    return model.answer_ahead(to_channels(tokens.values), day, tokens.valid, ahead=ahead.expand(len(day), -1))
 
 
 def _roll_out(model: PublishedEarthPT, tokens: Tokens) -> Tensor:

@@ -168,14 +168,21 @@ class CanopyNet(nn.Module):
         there = ~channels.isnan().all(dim=1)  # (B, 15)
         count = valid.sum(dim=1)
         if self.config.months:
-            last = (count - 1).clamp(min=0)[:, None].expand(-1, self.config.months)
-            asked = Questions(last, months_after(day.gather(1, last[:, :1]), self.config.months), last)
-            answer = self.backbone.answer(channels, day, valid, asked)[..., _MEDIAN]  # (B, M, 15)
+            last = day.gather(1, (count - 1).clamp(min=0)[:, None])
+            ahead = months_after(last, self.config.months)
+            answer = self._answer(channels, day, valid, ahead)[..., _MEDIAN]  # (B, M, 15)
             told = (answer * there[:, None]).flatten(1)
         else:
             told = self.backbone.embed(channels, day, valid)
         looks = torch.log1p(count.to(told.dtype))[:, None] / LOOKS_UNIT
         return torch.cat([told, there.to(told.dtype), looks], dim=1)
+
+    def _answer(self, channels: Tensor, day: Tensor, valid: Tensor, ahead: Tensor) -> Tensor:
+        """Return what EarthPT says of days ahead; the short way keeps keys in place, so that it has no gradient."""
+        if not torch.is_grad_enabled():
+            return self.backbone.answer_ahead(channels, day, valid, ahead=ahead)
+        origin = (valid.sum(dim=1, keepdim=True) - 1).expand_as(ahead)
+        return self.backbone.answer(channels, day, valid, Questions(origin, ahead, origin))
 
     def loss(
         self,

@@ -153,10 +153,6 @@ class EarthPT(nn.Module):
         -------
         Tensor, shape (B, K, 15, quantile), ascending along the last
         """
-        return self.describe(channels, day, valid, questions)[1]
-
-    def describe(self, channels: Tensor, day: Tensor, valid: Tensor, questions: Questions) -> tuple[Tensor, Tensor]:
-        """Return what `embed` and `answer` give, (B, D) and (B, K, 15, quantile), of one pass; parameters as in `answer`."""
         seen = ~channels.isnan()
         known = channels.nan_to_num(0.0)
         looks, steps = self._embed_looks(known, seen, day), day.shape[1]
@@ -164,10 +160,40 @@ class EarthPT(nn.Module):
         days = torch.cat([day, questions.day], dim=1)
         allowed = _allowed(valid, questions.origin)  # (B, T + K, T + K)
         angles = date_angles(days, self.core.config.head_width // 2)
-        stream = self.core.blocks(torch.cat([looks, asked], dim=1), attend=allowed, angles=angles)  # (B, T + K, D)
-        hidden, seen_by = self.core.ln_f(stream), (allowed[:, steps:, :steps], days)
-        answer = self._read_out(hidden[:, steps:], hidden[:, :steps], known, seen_by)
-        return _mean_over(stream[:, :steps], valid), answer
+        hidden = self.core(torch.cat([looks, asked], dim=1), attend=allowed, angles=angles)  # (B, T + K, D)
+        return self._read_out(hidden[:, steps:], hidden[:, :steps], known, (allowed[:, steps:, :steps], days))
+
+    def answer_ahead(self, channels: Tensor, day: Tensor, valid: Tensor, *, ahead: Tensor) -> Tensor:
+        """Return quantiles on days after the last valid look of each series: the numbers of `answer`, with less work.
+
+        The looks run through the core once, causally, and the questions read the keys that the looks left; no mask of all
+        steps by all steps is made.
+
+        Parameters
+        ----------
+        channels, day, valid : Tensor
+            As in `answer`; valid looks stand first, and each series has one at least.
+        ahead : Tensor, shape (B, K), days since 2000-01-01
+
+        Returns
+        -------
+        Tensor, shape (B, K, 15, quantile), ascending along the last
+        """
+        steps, count = day.shape[1], ahead.shape[1]
+        origin = (valid.sum(dim=1, keepdim=True) - 1).expand(-1, count)
+        asked = Questions(origin, ahead, origin)
+        seen, known = ~channels.isnan(), channels.nan_to_num(0.0)
+        days = torch.cat([day, ahead], dim=1)  # (B, T + K)
+        angles = date_angles(days, self.core.config.head_width // 2)
+        cache = self.core.new_cache(capacity=days.shape[1])
+        # padding stands last, so that causal attention keeps it out of the looks' sight
+        looks = self.core(self._embed_looks(known, seen, day), angles=angles[:, :steps], cache=cache)
+        questions = self._embed_questions((seen & valid[..., None]).any(dim=1), day, asked)
+        allowed = valid[:, None].expand(-1, count, -1)  # (B, K, T)
+        own = torch.eye(count, dtype=torch.bool, device=day.device).expand(len(day), -1, -1)
+        attend = torch.cat([allowed, own], dim=-1)  # (B, K, T + K)
+        hidden = self.core(questions, attend=attend, angles=angles[:, steps:], cache=cache)
+        return self._read_out(hidden, looks, known, (allowed, days))
 
     def embed(self, channels: Tensor, day: Tensor, valid: Tensor) -> Tensor:
         """Return the mean over a pixel's looks of the last block's output, before the norm: (B, D)."""

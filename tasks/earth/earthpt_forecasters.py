@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from models.earthpt import OUTPUTS, QUANTILES, EarthPT, from_channels, to_channels
-from models.earthpt_ahead import answer_ahead
 from models.earthpt_published import PublishedEarthPT
 from models.indices import BANDS, available, compute
 from models.tokens import Tokens, to_days, to_reflectance
@@ -67,7 +66,7 @@ class EarthPTForecaster:
     def _ask(self, tokens: Tokens, ahead: Tensor) -> Tensor:
         """Return physical quantiles (K, quantile, B, 15) of a batch."""
         channels, day = to_channels(tokens.values), tokens.position[..., 0]
-        answer = answer_ahead(self.model, channels, day, valid=tokens.valid, ahead=ahead)  # (B, K, 15, Q)
+        answer = self.model.answer_ahead(channels, day, tokens.valid, ahead=ahead.expand(len(day), -1))  # (B, K, 15, Q)
         physical = from_channels(answer.permute(1, 3, 0, 2))
         physical[..., : len(BANDS)].clamp_(min=0.0)
         return physical

@@ -31,6 +31,14 @@ def test_months_lie_within_the_year_after_the_last_look_and_on_the_same_days_of_
     assert torch.allclose(phase, phase[:1].expand_as(phase), atol=1e-2)
 
 
+def test_features_are_the_same_with_and_without_gradient() -> None:
+    model = CanopyNet(SMALL).eval()
+    channels, day, valid = series(8)
+    with torch.inference_mode():
+        short = model.features(channels, day, valid)
+    assert torch.allclose(model.features(channels, day, valid), short, atol=1e-5)
+
+
 def test_padding_and_other_pixels_do_not_change_features() -> None:
     model = CanopyNet(SMALL).eval()
     channels, day, valid = series(1)

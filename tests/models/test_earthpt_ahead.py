@@ -8,7 +8,6 @@ from series_cases import lively_model, series
 from torch import Tensor
 
 from models.earthpt import EarthPT, Questions, to_channels
-from models.earthpt_ahead import answer_ahead
 from models.tokens import Tokens
 
 
@@ -25,7 +24,7 @@ def both(model: EarthPT, batch: Tokens, ahead: Tensor) -> tuple[Tensor, Tensor]:
     origin = (batch.valid.sum(dim=1, keepdim=True) - 1).expand(-1, len(ahead))
     asked = Questions(origin, ahead.expand(len(batch), -1), origin)
     with torch.inference_mode():
-        short = answer_ahead(model, channels, day, valid=batch.valid, ahead=ahead)
+        short = model.answer_ahead(channels, day, batch.valid, ahead=ahead.expand(len(batch), -1))
         return short, model.answer(channels, day, batch.valid, asked)
 
 
