@@ -274,6 +274,7 @@ def test_a_part_of_the_area_without_cubes_is_no_data_and_counts_against_the_vali
         assert columns[SIZE:].all()
 
 
+@pytest.mark.slow
 def test_an_area_that_misses_whole_regions_is_published(archive: Archive, tmp_path: Path) -> None:
     """A triangle leaves out regions of its own bounding box; they are nothing to wait for."""
     warehouse = with_model(tmp_path / "warehouse")
@@ -288,6 +289,7 @@ def test_an_area_that_misses_whole_regions_is_published(archive: Archive, tmp_pa
     assert verify_product(publish_checked(prepared, checked).item_url).ok
 
 
+@pytest.mark.slow
 def test_regions_of_a_tile_without_a_new_look_are_taken_over_and_the_map_is_the_same(tmp_path: Path) -> None:
     """Three regions lie in the tile to the left, one in the tile to the right; only the right one is seen again."""
     archive, warehouse = Archive(tmp_path / "archive"), with_model(tmp_path / "warehouse")
