@@ -13,10 +13,19 @@ import numpy as np
 
 from models.forest import ForestConfig
 from storage.classes import CANOPY_OR_NOT, NO_CLASS, LandClass
-from storage.location import Location, resolve
+from storage.location import resolve
 from storage.manifest import Run, content_hash, start_run
 from tasks.earth.accuracy import AccuracyEstimates, estimate_from_sample
-from tasks.earth.canopy_floors import FOREST, NDVI, FloorSource, Forests, fill_floors, floor_layers, forests_of
+from tasks.earth.canopy_floors import (
+    FOREST,
+    NDVI,
+    FloorSource,
+    Forests,
+    fill_floors,
+    floor_layers,
+    forests_of,
+    source_of_model,
+)
 from tasks.earth.canopy_map import MapJob, MapRequest, map_job
 from tasks.earth.canopy_sizes import AREAS, WIDTHS, area_classes, size_scores, width_classes
 from tasks.earth.forecast_evaluation import Holdout
@@ -27,6 +36,7 @@ from tasks.earth.label_splits import PARTS
 from tasks.earth.labels import Labels, open_labels
 from tasks.earth.layers import PROBABILITY_SCALE, map_layers
 from tasks.earth.mapping import MapPlan, fill_region, overlap, plan_for, windowed
+from tasks.earth.model_folders import read_parts
 from tasks.earth.sample import read_sample
 from tasks.earth.scores import canopy_of, class_scores, f1_score, precision_recall, ranking_scores, reliability
 from tasks.errors import ConfigurationError
@@ -34,6 +44,11 @@ from tasks.errors import ConfigurationError
 REPORT = "canopy_scores.json"
 MODEL = "model"
 BEST_F1 = "F1 of mean NDVI is that of the threshold that suits the scored labels best, which no map would know"
+
+FLOOR_OF_SCORED = (
+    "the forest is trained on the labels that are scored: the model's own are not at hand, or it names none"
+)
+TRAINED_HERE = "the model was trained on labels of this very area: score its test tiles only"
 
 Progress = Callable[[str, int, int], None]
 
@@ -59,9 +74,11 @@ class CanopyEvaluationRequest:
     window_days : int or None
         As in a map: only looks of so many days up to that day.
     floor : FloorSource or None
-        What the forest is trained on; None for the labels that are scored, cross-validated or outside what is held out.
+        What the forest is trained on; None for what the model says that it was trained on, else for the labels that are
+        scored, cross-validated or outside what is held out.
     holdout : Holdout, TileSplit or None
-        Score only one fold of blocks; or only the test tiles of a split of the floor's labels; or everywhere.
+        Score only one fold of blocks; or only the test tiles of the split of the floor's labels, which is the model's own
+        where it names one; or everywhere.
     cell : int
         Pixels on a side of a label's cell: scored once, by the mean of its probabilities.
     sample : str or None
@@ -149,41 +166,57 @@ def evaluate_canopy(request: CanopyEvaluationRequest, on_progress: Progress | No
     Raises
     ------
     ConfigurationError
-        Where no cube holds the area, the model does not fit it, the labels do not, or nothing is left to score.
+        As `score_area`.
     NotFound
         Where there is no such model.
     """
     from tasks.earth.canopy_plots import draw_pictures
 
     job = map_job(_map_request(request))
-    legend = request.legend(job.spec.classes)
-    labels = open_labels(request.labels, legend, request.rules)
-    labels.require_overlap([job.plan.product])
-    known, _ = explain_area(job.plan, labels)
     run = _start(request, job)
     out = resolve(request.out) if request.out else run.location
-    scored, usable = _parts(request, job.plan, legend)
-    forests = _forests(request, job.plan, legend, usable=usable, on_progress=on_progress)
+    report = {"run": run.id, **score_area(request, job, on_progress)}
+    pictures = draw_pictures(report)
+    for name, content in pictures.items():
+        out.write_bytes(name, content)
+    report |= {"pictures": [str(out / name) for name in pictures], "report": str(out / REPORT)}
+    out.write_bytes(REPORT, (json.dumps(report, indent=1) + "\n").encode())
+    return report
+
+
+def score_area(request: CanopyEvaluationRequest, job: MapJob, on_progress: Progress | None = None) -> dict[str, Any]:
+    """Map an area in memory and return the scores of map and floors; nothing is written.
+
+    Raises
+    ------
+    ConfigurationError
+        Where no cube holds the area, the model does not fit it, the labels do not, or nothing is left to score.
+    """
+    plan, legend = job.plan, request.legend(job.spec.classes)
+    labels = open_labels(request.labels, legend, request.rules)
+    labels.require_overlap([plan.product])
+    known, _ = explain_area(plan, labels)
+    source, notes = _source(request, job)
+    # labels that know no kinds are scored together; those that the forest is trained on may still name them
+    taught = legend if source.labels == request.labels or source.rules.at_least is not None else job.spec.classes
+    scored, usable = _parts(request, source, plan, taught)
+    forests = _forests(request, source, plan, legend=taught, usable=usable, on_progress=on_progress)
     found = map_in_memory(job, forests, legend, on_progress)
     mask = scored & (known.classes != NO_CLASS) & (found.values != NO_CLASS) & np.isfinite(found.forest[0])
     if not mask.any():
         raise ConfigurationError(
             f"{request.labels}: no pixel of the part that is scored has both a label and a clear look"
         )
-    place = _cell_offset(labels, job.plan)
+    place = _cell_offset(labels, plan)
     compared = _compare(found, known.classes, mask, legend, cell=request.cell, offset=place)
     report = {
-        **_head(request, job, run, forests),
+        **_head(request, job, forests),
+        "notes": notes,
         **_scores(compared, legend),
-        "sizes": None if request.cell > 1 else _sizes(job.plan, legend, labels, found=found, mask=mask),
+        "sizes": None if request.cell > 1 else _sizes(plan, legend, labels, found=found, mask=mask),
     }
     if request.sample:
-        report["accuracy"] = _sampled(request.sample, job.plan, legend, found)
-    pictures = draw_pictures(report)
-    for name, content in pictures.items():
-        out.write_bytes(name, content)
-    report |= {"pictures": [str(out / name) for name in pictures], "report": str(out / REPORT)}
-    _write(out, report)
+        report["accuracy"] = _sampled(request.sample, plan, legend, found)
     return report
 
 
@@ -200,8 +233,9 @@ def map_in_memory(
         np.full((rows, columns), np.nan, np.float32),
     )
     fill = job.open()
-    fill_floor = partial(fill_floors, forests=forests, bands=plan.bands, classes=legend)
-    floors = floor_layers(len(forests.fitted), legend)
+    taught = forests.classes
+    fill_floor = partial(fill_floors, forests=forests, bands=plan.bands, classes=taught)
+    floors = floor_layers(len(forests.fitted), taught)
     for count, region in enumerate(plan.regions, start=1):
         place = region["y"], region["x"]
         layers = fill_region(plan, region, map_layers(classes), fill)
@@ -211,9 +245,10 @@ def map_in_memory(
             values, probability = _canopy_or_not(values, probability, classes)
         found.values[place], found.probability[:, *place] = values, probability
         beside = fill_region(plan, region, floors, fill_floor)
-        every = beside[FOREST].reshape(len(forests.fitted), len(legend), *values.shape)
+        every = beside[FOREST].reshape(len(forests.fitted), len(taught), *values.shape)
         own = np.maximum(forests.fold[place], 0)[None, None]
-        found.forest[:, *place] = np.take_along_axis(every, own.astype(np.intp), axis=0)[0]
+        of_forest = np.take_along_axis(every, own.astype(np.intp), axis=0)[0]
+        found.forest[:, *place] = of_forest if taught == legend else _canopy_or_not(values, of_forest, taught)[1]
         found.ndvi[place] = beside[NDVI]
         if on_progress is not None:
             on_progress("map", count, len(plan.regions))
@@ -247,21 +282,27 @@ def _map_request(request: CanopyEvaluationRequest) -> MapRequest:
     )
 
 
-def _source(request: CanopyEvaluationRequest) -> FloorSource:
-    return request.floor or FloorSource(request.labels, request.rules)
+def _source(request: CanopyEvaluationRequest, job: MapJob) -> tuple[FloorSource, list[str]]:
+    """Return what the forest is trained on: as asked, else what the model was, else the labels that are scored."""
+    if request.floor is not None:
+        return request.floor, []
+    _, parts = read_parts(job.plan.root, job.model)
+    own = source_of_model(parts.training, area=request.area, warehouse=request.warehouse)
+    if own is None:
+        return FloorSource(request.labels, request.rules), [FLOOR_OF_SCORED]
+    return own, [] if own.is_elsewhere or request.holdout is not None else [TRAINED_HERE]
 
 
 def _parts(
-    request: CanopyEvaluationRequest, plan: MapPlan, legend: tuple[LandClass, ...]
+    request: CanopyEvaluationRequest, source: FloorSource, plan: MapPlan, legend: tuple[LandClass, ...]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return which pixels of the staging grid are scored, and on which the floor may be trained; None for any."""
     if request.holdout is None:
         return np.ones((int(plan.staging.shape[0]), int(plan.staging.shape[1])), bool), None
     if isinstance(request.holdout, Holdout):
         return _held_out(plan, request.holdout)
-    source = _source(request)
     known, _ = explain_area(plan, open_labels(source.labels, legend, source.rules))
-    split = split_area(known.classes, request.holdout)
+    split = split_area(known.classes, source.split or request.holdout)
     return split == PARTS.index("test"), split == PARTS.index("train")
 
 
@@ -285,13 +326,13 @@ def _held_out(plan: MapPlan, holdout: Holdout) -> tuple[np.ndarray, np.ndarray]:
 
 def _forests(
     request: CanopyEvaluationRequest,
+    source: FloorSource,
     plan: MapPlan,
-    legend: tuple[LandClass, ...],
     *,
+    legend: tuple[LandClass, ...],
     usable: np.ndarray | None,
     on_progress: Progress | None,
 ) -> Forests:
-    source = _source(request)
     elsewhere = None
     if source.is_elsewhere:
         there = replace(request, warehouse=source.warehouse or request.warehouse, area=source.area or request.area)
@@ -499,10 +540,9 @@ def _start(request: CanopyEvaluationRequest, job: MapJob) -> Run:
     return start_run(job.plan.root, "evaluate", manifest)
 
 
-def _head(request: CanopyEvaluationRequest, job: MapJob, run: Run, forests: Forests) -> dict[str, Any]:
+def _head(request: CanopyEvaluationRequest, job: MapJob, forests: Forests) -> dict[str, Any]:
     return {
         "model": job.model,
-        "run": run.id,
         "warehouse": request.warehouse,
         "cubes": {cube.path: cube.snapshot for cube in job.plan.cubes},
         "date": request.until,
@@ -514,7 +554,3 @@ def _head(request: CanopyEvaluationRequest, job: MapJob, run: Run, forests: Fore
         "canopy_only": request.legend(job.spec.classes) != job.spec.classes,
         "floor_trained_on": forests.trained_on,
     }
-
-
-def _write(out: Location, report: dict[str, Any]) -> None:
-    out.write_bytes(REPORT, (json.dumps(report, indent=1) + "\n").encode())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,9 @@ from storage.classes import LandClass
 from storage.cube import SeriesBlock
 from storage.export import Axis, Layer
 from tasks.earth.floor import FloorSettings, draw_pixels, untrained_forest
+from tasks.earth.label_report import TileSplit, explain_area, split_area
 from tasks.earth.label_rules import LabelRules
-from tasks.earth.label_splits import NO_FOLD, blocked_folds
+from tasks.earth.label_splits import NO_FOLD, PARTS, blocked_folds
 from tasks.earth.labels import open_labels
 from tasks.earth.layers import LOOKS
 from tasks.earth.mapping import MapPlan, count_looks, empty_layers, looks_at
@@ -44,6 +47,8 @@ class FloorSource:
         URL; by default that of the model.
     until : str, optional
         Last day of the looks; by default that of the map.
+    split : TileSplit, optional
+        Only its train tiles are used; by default all labels.
     """
 
     labels: str
@@ -51,11 +56,37 @@ class FloorSource:
     area: dict[str, Any] | None = None
     warehouse: str | None = None
     until: str | None = None
+    split: TileSplit | None = None
 
     @property
     def is_elsewhere(self) -> bool:
         """Return whether it lies in another area or warehouse than what is scored."""
         return self.area is not None or self.warehouse is not None
+
+
+def source_of_model(training: Mapping[str, Any], *, area: dict[str, Any], warehouse: str) -> FloorSource | None:
+    """Return the labels that a canopy model says it was trained on; None where it says none, or they are not at hand.
+
+    Parameters
+    ----------
+    training : mapping
+        Its training.json.
+    area, warehouse : dict, str
+        What is scored: labels of the same place have no place of their own.
+    """
+    told = training.get("labels")
+    if not isinstance(told, Mapping) or "path" not in told or not Path(told["path"]).exists():
+        return None
+    same = told["area"] == json.loads(json.dumps(area)) and told["warehouse"] == warehouse
+    split = {**told["split"], "shares": tuple(told["split"]["shares"])}
+    return FloorSource(
+        labels=told["path"],
+        rules=LabelRules(**told["rules"]),
+        area=None if same else told["area"],
+        warehouse=None if same else told["warehouse"],
+        until=told["until"],
+        split=TileSplit(**split),
+    )
 
 
 @dataclass(frozen=True)
@@ -67,12 +98,15 @@ class Forests:
     fitted : tuple of ForestClassifier
     fold : ndarray, shape (y, x), int8
         Of the staging grid: the number of the forest, which was not trained there.
+    classes : tuple of LandClass
+        In the order of their probabilities.
     trained_on : dict
         For the report, JSON types.
     """
 
     fitted: tuple[ForestClassifier, ...]
     fold: np.ndarray
+    classes: tuple[LandClass, ...]
     trained_on: dict[str, Any]
 
 
@@ -162,8 +196,9 @@ def forests_of(
     given: dict[str, Any] = {"config": config, "on_progress": on_progress}
     if elsewhere is not None:
         there = np.zeros((int(elsewhere.staging.shape[0]), int(elsewhere.staging.shape[1])), np.int8)
-        fitted, drawn = train_forests(elsewhere, source, classes, folds=there, **given)
-        how = "another area"
+        train = train_tiles(elsewhere, source, classes)
+        fitted, drawn = train_forests(elsewhere, source, classes, folds=there, usable=train, **given)
+        how = "another area" if train is None else "the train tiles of another area"
     elif usable is not None:
         fitted, drawn = train_forests(plan, source, classes, folds=own, usable=usable, **given)
         how = "the part of the area that is not held out"
@@ -179,7 +214,15 @@ def forests_of(
         "until": str(until) if until is not None else None,
         "pixels": drawn,
     }
-    return Forests(fitted, own, trained_on)
+    return Forests(fitted, own, classes, trained_on)
+
+
+def train_tiles(plan: MapPlan, source: FloorSource, classes: tuple[LandClass, ...]) -> np.ndarray | None:
+    """Return which pixels of the staging grid are train tiles of the labels' split, (y, x) bool; None without one."""
+    if source.split is None:
+        return None
+    known, _ = explain_area(plan, open_labels(source.labels, classes, source.rules))
+    return split_area(known.classes, source.split) == PARTS.index("train")
 
 
 def floor_layers(forests: int, classes: Sequence[LandClass]) -> tuple[Layer, ...]:

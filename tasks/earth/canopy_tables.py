@@ -24,6 +24,7 @@ def describe_canopy(report: Mapping[str, Any]) -> str:
         lines += _accuracy_lines(report["accuracy"])
     trained = report["floor_trained_on"]
     lines.append(f"forest trained on {trained['labels']}: {trained['where']}")
+    lines += [f"note: {note}" for note in report["notes"]]
     lines += [f"note: {found['note']}" for found in report["floors"].values() if "note" in found]
     places = [("report", report["report"])] + [("picture", place) for place in report["pictures"]]
     return "\n".join([*lines, *(f"  {name:<8} {place}" for name, place in places)])

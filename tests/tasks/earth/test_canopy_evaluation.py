@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from matplotlib.image import imread
 from shapely.geometry import box
 
 from tasks.earth.assess import sample_map, score_map
-from tasks.earth.canopy_evaluation import CanopyEvaluationRequest, evaluate_canopy
-from tasks.earth.canopy_floors import FloorSource
-from tasks.earth.canopy_map import MapRequest, prepare_map
+from tasks.earth.canopy_evaluation import CanopyEvaluationRequest, evaluate_canopy, score_area
+from tasks.earth.canopy_floors import FloorSource, source_of_model
+from tasks.earth.canopy_map import MapRequest, map_job, prepare_map
 from tasks.earth.canopy_tables import describe_canopy, score_rows
 from tasks.earth.forecast_evaluation import Holdout
 from tasks.earth.label_report import TileSplit
@@ -52,6 +52,12 @@ def request_of(place: Place, out: Path, **change: object) -> CanopyEvaluationReq
     return replace(request, **change)  # type: ignore[arg-type]
 
 
+def score(request: CanopyEvaluationRequest) -> dict[str, Any]:
+    """Return the scores alone, without pictures."""
+    given = MapRequest(request.warehouse, request.area, request.model, until=request.until)
+    return score_area(request, map_job(given))
+
+
 def test_model_and_floors_are_scored_in_one_run_by_the_same_keys(scored: dict[str, Any], out: Path) -> None:
     report = scored
     assert report["pixels"] == SHAPE[0] * SHAPE[1]
@@ -76,7 +82,7 @@ def test_model_and_floors_are_scored_in_one_run_by_the_same_keys(scored: dict[st
 def test_the_forest_learns_nothing_from_labels_that_mean_nothing(place: Place, tmp_path: Path) -> None:
     drawn = np.random.default_rng(1).integers(0, 3, SHAPE).astype(np.uint8)
     labels = write_raster(tmp_path / "drawn.tif", drawn)
-    report = evaluate_canopy(request_of(place, tmp_path / "out", labels=labels))
+    report = score(request_of(place, tmp_path / "out", labels=labels))
     assert report["floors"]["forest"]["canopy"]["roc_auc"] == pytest.approx(0.5, abs=0.04)
 
 
@@ -94,7 +100,7 @@ def test_the_map_in_memory_is_the_one_that_is_published(place: Place, scored: di
 
 def test_held_out_blocks_are_scored_and_the_forest_keeps_off_them(place: Place, tmp_path: Path) -> None:
     holdout = Holdout(3, 1, block=8, gap=1)
-    report = evaluate_canopy(request_of(place, tmp_path, holdout=holdout))
+    report = score(request_of(place, tmp_path, holdout=holdout))
     held = holdout.held_out((1024, 1024))[ROWS, COLUMNS]
     assert report["pixels"] == held.sum()
     trained = sum(report["floor_trained_on"]["pixels"].values())
@@ -102,7 +108,7 @@ def test_held_out_blocks_are_scored_and_the_forest_keeps_off_them(place: Place, 
 
 
 def test_the_test_tiles_of_a_split_are_scored(place: Place, tmp_path: Path) -> None:
-    report = evaluate_canopy(request_of(place, tmp_path, holdout=TileSplit(block=8, gap=1)))
+    report = score(request_of(place, tmp_path, holdout=TileSplit(block=8, gap=1)))
     assert 0.05 < report["pixels"] / (SHAPE[0] * SHAPE[1]) < 0.2
     assert report["holdout"]["kind"] == "TileSplit"
     assert all(found["prevalence"] > 0 for found in report["classes"].values())
@@ -117,7 +123,7 @@ def test_the_forest_may_be_trained_on_other_labels(place: Place, scored: dict[st
     path = tmp_path / "woods.gpkg"
     polygons.to_file(path)
     source = FloorSource(str(path), LabelRules(outside="none", margin=1))
-    report = evaluate_canopy(request_of(place, tmp_path / "out", floor=source))
+    report = score(request_of(place, tmp_path / "out", floor=source))
     assert report["floor_trained_on"]["labels"] == str(path)
     # two woods of four are taught as open land
     assert report["floors"]["forest"]["canopy"]["pr_auc"] < scored["floors"]["forest"]["canopy"]["pr_auc"]
@@ -126,17 +132,41 @@ def test_the_forest_may_be_trained_on_other_labels(place: Place, scored: dict[st
 def test_a_forest_from_elsewhere_answers_everywhere(place: Place, tmp_path: Path) -> None:
     other = make_place(tmp_path, landscape()[::-1, ::-1].copy(), spread=250, seed=9)
     source = FloorSource(other.labels, LabelRules(margin=0), area=AREA, warehouse=other.warehouse)
-    report = evaluate_canopy(request_of(place, tmp_path / "out", floor=source))
+    report = score(request_of(place, tmp_path / "out", floor=source))
     assert report["floor_trained_on"]["where"] == "another area"
     assert report["floors"]["forest"]["canopy"]["pr_auc"] > 0.9
     assert report["pixels"] == SHAPE[0] * SHAPE[1]
+
+
+def told(place: Place, labels: str) -> dict[str, Any]:
+    """Return what a model says of the labels that it was trained on, as JSON gives it back."""
+    split = asdict(TileSplit(block=8, gap=1))
+    rules = asdict(LabelRules(margin=0))
+    said = {"path": labels, "rules": rules, "warehouse": place.warehouse, "area": AREA, "until": None, "split": split}
+    return json.loads(json.dumps({"labels": said}))
+
+
+def test_the_forest_is_trained_on_what_the_model_names(place: Place, tmp_path: Path) -> None:
+    training = told(place, place.labels)
+    here = source_of_model(training, area=AREA, warehouse=place.warehouse)
+    assert here is not None
+    assert not here.is_elsewhere
+    assert here.split == TileSplit(block=8, gap=1)
+    there = source_of_model(training, area=AREA, warehouse="file:///another")
+    assert there is not None
+    assert there.warehouse == place.warehouse
+    report = score(request_of(place, tmp_path, floor=there))
+    assert report["floor_trained_on"]["where"] == "the train tiles of another area"
+    assert sum(report["floor_trained_on"]["pixels"].values()) < 0.75 * SHAPE[0] * SHAPE[1]
+    assert source_of_model(told(place, "/nowhere/a.tif"), area=AREA, warehouse=place.warehouse) is None
+    assert source_of_model({"labels": "woods.gpkg"}, area=AREA, warehouse=place.warehouse) is None
 
 
 def test_cells_of_coarse_labels_are_scored_once(place: Place, tmp_path: Path) -> None:
     cover = 100 * landscape().clip(0, 1).reshape(SHAPE[0] // 4, 4, SHAPE[1] // 4, 4).mean(axis=(1, 3))
     labels = write_raster(tmp_path / "cover.tif", cover.round().astype(np.uint8), pixel=40)
     rules = LabelRules(at_least=70, margin=0)
-    report = evaluate_canopy(request_of(place, tmp_path / "out", labels=labels, rules=rules, cell=4))
+    report = score(request_of(place, tmp_path / "out", labels=labels, rules=rules, cell=4))
     assert report["pixels"] == SHAPE[0] * SHAPE[1] // 16
     # a raster of cover knows no kinds: those of the map are scored together
     assert list(report["classes"]) == ["none", "canopy"]
@@ -144,7 +174,6 @@ def test_cells_of_coarse_labels_are_scored_once(place: Place, tmp_path: Path) ->
     assert report["canopy"]["pr_auc"] == report["classes"]["canopy"]["pr_auc"] > 0.99
     assert report["floors"]["forest"]["canopy"]["pr_auc"] > 0.9
     assert report["sizes"] is None
-    assert "cells with labels" in describe_canopy(report)
 
 
 def test_hedges_are_scored_apart(scored: dict[str, Any]) -> None:
@@ -165,16 +194,15 @@ def test_a_probability_sample_gives_accuracy_and_areas_with_intervals(place: Pla
     drawn = geopandas.read_file(path)
     drawn["reference"] = drawn["map_class"]
     drawn.to_file(path)
-    report = evaluate_canopy(request_of(place, tmp_path / "out", sample=str(path)))
+    report = score(request_of(place, tmp_path / "out", sample=str(path)))
     assert report["accuracy"]["overall_accuracy"]["value"] == pytest.approx(1.0)
     areas = [found["area_hectares"]["value"] for found in report["accuracy"]["classes"].values()]
     assert sum(areas) == pytest.approx(SHAPE[0] * SHAPE[1] / 100)
-    assert "overall accuracy 1.000" in describe_canopy(report)
     moved = drawn.to_crs(CRS)
     moved.geometry = moved.geometry.translate(xoff=5000)
     moved.to_crs("EPSG:4326").to_file(tmp_path / "moved.gpkg")
     with pytest.raises(ConfigurationError, match=r"moved\.gpkg: \d+ of \d+ points lie outside the map"):
-        evaluate_canopy(request_of(place, tmp_path / "out", sample=str(tmp_path / "moved.gpkg")))
+        score(request_of(place, tmp_path / "out", sample=str(tmp_path / "moved.gpkg")))
 
 
 def test_words_and_pictures_hold_the_scores(scored: dict[str, Any], out: Path) -> None:
@@ -192,18 +220,27 @@ def test_words_and_pictures_hold_the_scores(scored: dict[str, Any], out: Path) -
 
 def test_labels_that_know_no_kinds_score_canopy_alone(place: Place, scored: dict[str, Any], tmp_path: Path) -> None:
     labels = write_raster(tmp_path / "canopy.tif", landscape().clip(0, 1))
-    report = evaluate_canopy(request_of(place, tmp_path / "out", labels=labels, canopy_only=True))
+    report = score(request_of(place, tmp_path / "out", labels=labels, canopy_only=True))
     assert report["canopy"]["pr_auc"] == pytest.approx(scored["canopy"]["pr_auc"], abs=1e-6)
     assert report["canopy"]["f1"] == pytest.approx(scored["canopy"]["f1"])
     assert report["sizes"]["width_pixels"]["1"]["model"] == scored["sizes"]["width_pixels"]["1"]["model"]
 
 
+def test_a_forest_taught_kinds_is_scored_on_canopy_alone(place: Place, tmp_path: Path) -> None:
+    labels = write_raster(tmp_path / "canopy.tif", landscape().clip(0, 1))
+    source = FloorSource(place.labels, LabelRules(margin=0))
+    report = score(request_of(place, tmp_path, labels=labels, canopy_only=True, floor=source))
+    assert set(report["floor_trained_on"]["pixels"]) == {"none", "broadleaved", "conifer"}
+    assert list(report["floors"]["forest"]["classes"]) == ["none", "canopy"]
+    assert report["floors"]["forest"]["canopy"]["pr_auc"] > 0.9
+
+
 def test_what_cannot_be_scored_says_why(place: Place, tmp_path: Path) -> None:
     empty = write_raster(tmp_path / "none.tif", np.full(SHAPE, 255, np.uint8))
     with pytest.raises(ConfigurationError, match=r"none\.tif: the raster has no value"):
-        evaluate_canopy(request_of(place, tmp_path, labels=empty))
+        score(request_of(place, tmp_path, labels=empty))
     with pytest.raises(ConfigurationError, match="no look"):
-        evaluate_canopy(request_of(place, tmp_path, until="2020-01-01"))
+        score(request_of(place, tmp_path, until="2020-01-01"))
 
 
 def _box(column: int, row: int, to_column: int, to_row: int) -> object:
