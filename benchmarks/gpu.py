@@ -24,7 +24,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from models.canopy import CanopyConfig, CanopyNet
 from models.data import ShuffledTokens
 from models.earthpt import EarthPT, EarthPTConfig, to_channels
 from models.earthpt_published import PublishedEarthPT, PublishedEarthPTConfig
@@ -123,8 +125,9 @@ class Row:
         Of the time, spent waiting for data.
     memory_gb : float or None
         Most that was in use on the GPU.
-    answers_per_second, rollout_per_second : float or None
-        Series answered for `AHEAD` days; tokens rolled out; None for the other architecture.
+    answers_per_second, mapped_per_second, rollout_per_second : float or None
+        Series answered for `AHEAD` days; pixels mapped by a canopy head, which asks about as many; tokens rolled out; None
+        for the other architecture.
     """
 
     size: str
@@ -137,6 +140,7 @@ class Row:
     wait_share: float | None = None
     memory_gb: float | None = None
     answers_per_second: float | None = None
+    mapped_per_second: float | None = None
     rollout_per_second: float | None = None
 
 
@@ -219,7 +223,7 @@ def measure(plan: Plan, size: Size, source: StoredTokens) -> Row:
     flops = _flops(model, series) / (series * STEPS)
     peak = peak_flops(plan.device_name)
     pace = tokens / watch.elapsed_s
-    answers, rollout = _infer(plan, model.eval(), series)
+    paces = _infer(plan, model.eval(), series)
     return Row(
         size.name,
         kind,
@@ -230,8 +234,7 @@ def measure(plan: Plan, size: Size, source: StoredTokens) -> Row:
         pace * flops / peak if peak else None,
         sum(report.wait_seconds for report in watch.reports) / watch.elapsed_s,
         memory,
-        answers,
-        rollout,
+        *paces,
     )
 
 
@@ -283,14 +286,26 @@ def _flops(model: EarthPT | PublishedEarthPT, series: int) -> float:
     return published_flops(model, series=series, steps=STEPS)
 
 
-def _infer(plan: Plan, model: EarthPT | PublishedEarthPT, series: int) -> tuple[float | None, float | None]:
-    """Return series answered and tokens rolled out per second, each by the architecture that does it."""
-    _free()
+def _infer(
+    plan: Plan, model: EarthPT | PublishedEarthPT, series: int
+) -> tuple[float | None, float | None, float | None]:
+    """Return series answered, pixels mapped and tokens rolled out per second, each by the architecture that does it."""
     if isinstance(model, EarthPT):
-        found = largest_that_fits(partial(_pace, plan, partial(_answer, model)), series)
-        return (found[0] * found[1], None) if found else (None, None)
-    found = largest_that_fits(partial(_pace, plan, partial(_roll_out, model)), series)
-    return (None, found[0] * COMING * found[1]) if found else (None, None)
+        net = CanopyNet(CanopyConfig(**asdict(model.config), months=AHEAD)).to(plan.device).eval()
+        net.backbone = model
+        return (
+            _series_a_second(plan, partial(_answer, model), series),
+            _series_a_second(plan, partial(_map, net), series),
+            None,
+        )
+    steps = _series_a_second(plan, partial(_roll_out, model), series)
+    return None, None, None if steps is None else steps * COMING
+
+
+def _series_a_second(plan: Plan, run: Callable[[Tokens], Tensor], series: int) -> float | None:
+    _free()
+    found = largest_that_fits(partial(_pace, plan, run), series)
+    return found[0] * found[1] if found else None
 
 
 def _pace(plan: Plan, run: Callable[[Tokens], Tensor], series: int) -> float:
@@ -319,6 +334,12 @@ def _answer(model: EarthPT, tokens: Tokens) -> Tensor:
     return model.answer_ahead(to_channels(tokens.values), day, tokens.valid, ahead=ahead.expand(len(day), -1))
 
 
+def _map(net: CanopyNet, tokens: Tokens) -> Tensor:
+    """Return the logits of pixels that lie in one row of a map."""
+    features = net.features(to_channels(tokens.values), tokens.position[..., 0], tokens.valid)
+    return net.logits(F.pad(features.T[None, :, None], (net.halo,) * 4))
+
+
 def _roll_out(model: PublishedEarthPT, tokens: Tokens) -> Tensor:
     days = tokens.position.max() + 5.0 * torch.arange(1, COMING + 1, device=tokens.position.device)
     return model.forecast(tokens, days)
@@ -331,7 +352,7 @@ def table(rows: Sequence[Row]) -> str:
     """Return rows as a Markdown table."""
     head = (
         "size", "architecture", "parameters", "batch", "training, tokens/s", "MFU", "waiting for data", "memory",
-        "answers, series/s", "roll-out, tokens/s",
+        "answers, series/s", "canopy, pixels/s", "roll-out, tokens/s",
     )  # fmt: skip
     lines = [head, ("---",) * len(head), *(_cells(row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -348,6 +369,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         _number(row.wait_share, "{:.1%}"),
         _number(row.memory_gb, "{:.1f} GB"),
         _number(row.answers_per_second, "{:,.0f}"),
+        _number(row.mapped_per_second, "{:,.0f}"),
         _number(row.rollout_per_second, "{:,.0f}"),
     )
 

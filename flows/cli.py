@@ -324,6 +324,9 @@ def train_canopy(
         bool, typer.Option("--published", help="As Dargana: an MLP on the pooled embedding of each pixel.")
     ] = False,
     fresh_head: Annotated[bool, typer.Option("--fresh-head", help="Begin with a new head.")] = False,
+    head: Annotated[
+        str | None, typer.Option(help="Canopy model whose head to begin with, whatever EarthPT it was trained on.")
+    ] = None,
     places: Annotated[int, typer.Option(help="Generated places to learn from too; alone without labels.")] = 0,
     pixels: Annotated[int, typer.Option(help="Labelled pixels that are read, about.")] = 250_000,
     steps: Annotated[int, typer.Option(help="Updates at most.")] = 600,
@@ -371,6 +374,7 @@ def train_canopy(
         "tuning": tuning,
         "published": published,
         "fresh_head": fresh_head,
+        "head": head,
         "places": places,
         "pixels": pixels,
         "steps": steps,

@@ -235,6 +235,9 @@ class TrainCanopyConfig(Settings):
         False, description="as Dargana: pooled embedding, each pixel alone, new head, labels believed"
     )
     fresh_head: bool = Field(False, description="begin with a new head where there is a trained one")
+    head: str | None = Field(
+        None, description="canopy model whose head to begin with, whatever EarthPT it was trained on"
+    )
     months: int = Field(12, ge=0, le=36, description="days of the year that a new head asks EarthPT about")
     hidden: int = Field(64, ge=4, description="width of a new head")
     reach: int = Field(4, ge=0, le=16, description="pixels to each side that a new head sees")
@@ -583,7 +586,9 @@ class PipelineConfig(Settings):
 
     simulate: SimulateSettings | None = Field(None, description="make the generated archive first")
     ingest: IngestConfig
-    train: TrainCanopyConfig | TrainFloorConfig = Field(description="a canopy head where it names a backbone, else the floor")
+    train: TrainCanopyConfig | TrainFloorConfig = Field(
+        description="a canopy head where it names a backbone, else the floor"
+    )
     map: MapConfig
 
 

@@ -65,6 +65,7 @@ def to_canopy_request(config: TrainCanopyConfig) -> CanopyRequest:
     head = HeadChoice(
         tuning=config.tuning,
         fresh_head=config.fresh_head or config.published,
+        head=config.head,
         months=0 if config.published else config.months,
         hidden=config.hidden,
         reach=0 if config.published else config.reach,

@@ -60,6 +60,7 @@ def test_the_smoke_test_trains_answers_and_rolls_out_and_is_marked_as_one(capsys
         assert 0 <= row["wait_share"] <= 1
         assert row["mfu"] is None
     assert small["answers_per_second"] > 0
+    assert small["mapped_per_second"] > 0
     assert published["rollout_per_second"] > 0
 
 

@@ -109,6 +109,8 @@ class HeadChoice:
         ``frozen`` trains the head alone; ``lora`` and ``full`` also how EarthPT reads the looks.
     fresh_head : bool
         Whether to begin with a new head where there is a trained one.
+    head : str or None
+        A canopy model whose head to begin with, whatever EarthPT it was trained on: all give reflectance of months.
     months, hidden, reach : int
         Of a new head; see `CanopyConfig`.
     rank : int
@@ -129,6 +131,7 @@ class HeadChoice:
 
     tuning: Tuning = "frozen"
     fresh_head: bool = False
+    head: str | None = None
     months: int = 12
     hidden: int = 64
     reach: int = 4
@@ -202,8 +205,10 @@ def train_canopy(request: CanopyRequest, on_progress: Progress | None = None) ->
         raise ConfigurationError(f"--tuning {request.head.tuning} learns from cubes: name --labels and --aoi")
     root, meter = resolve(request.warehouse), Meter()
     started = load_network(root, request.backbone)
-    start = _head_of(root, started) or started
+    start = _start_of(root, started, request.head)
     model = first_model(start, request)
+    if request.head.head:
+        _take_backbone(model, started)
     ground = _Ground.of(request)
     data = _gather(request, model, ground, on_progress)
     opinion = model if isinstance(start.model, CanopyNet) and not request.head.fresh_head else None
@@ -259,6 +264,28 @@ def first_model(start: LoadedNetwork, request: CanopyRequest) -> CanopyNet:
     )
     model.backbone.load_state_dict(backbone.state_dict())
     return model
+
+
+def _start_of(root: Location, started: LoadedNetwork, choice: HeadChoice) -> LoadedNetwork:
+    """Return what training begins with: the model whose head was asked for, the one shipped for this EarthPT, or itself."""
+    if choice.head is None:
+        return _head_of(root, started) or started
+    if choice.fresh_head:
+        raise ConfigurationError(f"--fresh-head and --head {choice.head} exclude each other")
+    found = load_network(root, choice.head)
+    if not isinstance(found.model, CanopyNet) or not found.model.config.months:
+        raise ConfigurationError(f"--head {choice.head}: wanted is a canopy model that reads months")
+    return found
+
+
+def _take_backbone(model: CanopyNet, started: LoadedNetwork) -> None:
+    """Put another EarthPT under the head of a model."""
+    own = started.model.backbone if isinstance(started.model, CanopyNet) else started.model
+    if not isinstance(own, EarthPT):
+        raise ConfigurationError(f"model {started.reference.name} is of kind {started.kind}; wanted is an EarthPT")
+    kept = {one.name: getattr(own.config, one.name) for one in fields(EarthPTConfig)}
+    model.config = replace(model.config, **kept)
+    model.backbone = deepcopy(own)
 
 
 def _head_of(root: Location, started: LoadedNetwork) -> LoadedNetwork | None:

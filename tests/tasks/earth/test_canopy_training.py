@@ -149,6 +149,27 @@ def test_what_cannot_be_trained_is_said_before_anything_is_read(
         train_canopy(request_of(place, **change))
 
 
+def test_a_head_can_be_put_on_another_backbone(place: Place) -> None:
+    other = EarthPTConfig(layers=2, heads=2, width=8, pointers=2, queries=4)
+    save_network(
+        resolve(place.warehouse),
+        "other",
+        EarthPT(other),
+        kind="earthpt",
+        config=asdict(other),
+        metrics={},
+        training={},
+        card="Other.",
+    )
+    train_canopy(request_of(place, name="first"))
+    moved = train_canopy(request_of(place, name="moved", backbone="other", head=replace(HEAD, head="first", steps=5)))
+    model = load_network(resolve(place.warehouse), "moved").model
+    assert isinstance(model, CanopyNet)
+    assert model.backbone.config == other
+    assert moved.training["backbone"]["name"] == "other"
+    assert moved.training["head_from"].startswith("first/")
+
+
 def test_labels_of_one_class_are_refused(place: Place, tmp_path: Path) -> None:
     labels = write_raster(tmp_path / "none.tif", np.zeros_like(landscape()))
     request = request_of(place)
