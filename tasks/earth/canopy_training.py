@@ -216,9 +216,7 @@ def train_canopy(request: CanopyRequest, on_progress: Progress | None = None) ->
     _require_classes(cells, request.classes)
     if opinion is None:
         model.head.measure(_sample(cells))
-    course = _Course(request, model, cells, on_progress)
-    course.go()
-    _calibrate(model, course.validation)
+    course = fit_head(model, cells, request.head, classes=request.classes, seed=request.seed, on_progress=on_progress)
     metrics = _metrics(model, course.validation, request)
     training = _training(request, start, started, course, data=data, doubted=doubted) | {"cost": meter.read().to_json()}
     card = canopy_card(request.classes, backbone=training["backbone"], metrics=metrics, training=training)
@@ -434,13 +432,66 @@ class _Objective(nn.Module):
         return self.model.loss(batch, generator=generator, weights=self.weights, focus=self.focus)
 
 
-class _Course:
-    """One training: cells in, the weights that were best on validation tiles out."""
+def fit_head(
+    model: CanopyNet,
+    cells: Sequence[Cell],
+    choice: HeadChoice,
+    *,
+    classes: Sequence[LandClass],
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Course:
+    """Train a model on cells, give it the weights that were best on their validation pixels, and calibrate it.
+
+    Parameters
+    ----------
+    model : CanopyNet
+        Changed in place; its head has been measured.
+    cells : sequence of Cell
+        Those for training and those for validation; one may be both.
+    choice : HeadChoice
+        How.
+    classes : sequence of LandClass
+        In the order of the labels' positions.
+    seed : int
+        Of every draw.
+    on_progress : callable, optional
+
+    Returns
+    -------
+    Course
+        What happened.
+    """
+    course = Course(model, cells, choice, classes=classes, seed=seed, on_progress=on_progress)
+    course.go()
+    _calibrate(model, course.validation)
+    return course
+
+
+class Course:
+    """One training: cells in, the weights that were best on validation pixels out.
+
+    Attributes
+    ----------
+    lines : list of dict
+        Losses and scores by update.
+    best : tuple of (float, int)
+        Mean PR-AUC of the weights that were kept, and their update.
+    steps : int
+        Updates made.
+    """
 
     def __init__(
-        self, request: CanopyRequest, model: CanopyNet, cells: Sequence[Cell], on_progress: Progress | None
+        self,
+        model: CanopyNet,
+        cells: Sequence[Cell],
+        choice: HeadChoice,
+        *,
+        classes: Sequence[LandClass],
+        seed: int,
+        on_progress: Progress | None = None,
     ) -> None:
-        self.request, self.model, self.say = request, model, on_progress
+        self.model, self.choice, self.classes, self.seed, self.say = model, choice, classes, seed, on_progress
         self.train = tuple(cell for cell in cells if (cell.of(TRAIN) >= 0).any())
         self.validation = [cell for cell in cells if (cell.of(VALIDATION) >= 0).any()]
         self.lines: list[dict[str, Any]] = []
@@ -451,7 +502,7 @@ class _Course:
 
     def go(self) -> None:
         """Train the head, then how looks are read where that was asked, and load the weights that were best."""
-        choice, seed = self.request.head, self.request.seed
+        choice, seed = self.choice, self.seed
         self._judge(self.model)
         self.model.backbone.requires_grad_(False)
         self._fit(GridBatches(self.train, _PATCH, _PATCHES, seed), choice.steps, choice.learning_rate)
@@ -483,18 +534,18 @@ class _Course:
             ema_decay=0.98,
             checkpoint_every=max(steps // _JUDGED, 1),
             log_every=5,
-            seed=self.request.seed,
+            seed=self.seed,
         )
         self.model.train()
-        objective = _Objective(self.model, weights=self._class_weights(), focus=self.request.head.focus)
+        objective = _Objective(self.model, weights=self._class_weights(), focus=self.choice.focus)
         fit(objective, batches, config, None, self._on_step(before), checkpoint=self._on_checkpoint)
 
     def _class_weights(self) -> list[float] | None:
         """Return weights by which classes weigh alike, where that was asked; their mean over the labels is 1."""
-        if not self.request.head.balanced:
+        if not self.choice.balanced:
             return None
         labels = np.concatenate([cell.of(TRAIN).ravel() for cell in self.train])
-        counts = np.bincount(labels[labels >= 0], minlength=len(self.request.classes))
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.classes))
         return [float(counts.sum() / (len(counts) * max(count, 1))) for count in counts]
 
     def _on_step(self, before: int) -> Callable[[StepReport], None]:
@@ -508,7 +559,7 @@ class _Course:
 
     @property
     def _planned(self) -> int:
-        choice = self.request.head
+        choice = self.choice
         return choice.steps + (0 if choice.tuning == "frozen" else choice.steps // 4)
 
     def _on_checkpoint(self, state: TrainState) -> bool:
@@ -518,14 +569,14 @@ class _Course:
         if self.tuning:
             merge_lora(judged.backbone)
         self._judge(judged)
-        return self.failed >= self.request.head.patience
+        return self.failed >= self.choice.patience
 
     def _judge(self, model: CanopyNet) -> None:
         """Score on validation tiles by the mean PR-AUC of canopy and classes, and keep weights that are better."""
         model.eval()
         if self.tuning:
             self.validation = [reread(model, cell) for cell in self.validation if cell.series is not None]
-        score = _mean_pr_auc(class_scores(*_scored(model, self.validation), classes=self.request.classes))
+        score = _mean_pr_auc(class_scores(*_scored(model, self.validation), classes=self.classes))
         self.lines.append({"step": self.steps, "pr_auc": score})
         if score > self.best[0]:
             self.best, self.failed = (score, self.steps), 0
@@ -579,7 +630,7 @@ def _training(
     request: CanopyRequest,
     start: LoadedNetwork,
     started: LoadedNetwork,
-    course: _Course,
+    course: Course,
     *,
     data: _Data,
     doubted: int,
