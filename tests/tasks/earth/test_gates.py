@@ -30,7 +30,9 @@ SHAPE = (512, 512)
 GRID = GeoBox(SHAPE, Affine(10, 0, 614_400, 0, -10, 5_703_680), "EPSG:32630")
 TILE = GeoBox((1024, 1024), GRID.affine, "EPSG:32630")
 AREA: dict[str, Any] = {"type": "Polygon", "coordinates": [[[-1.3, 51.4], [-1.2, 51.4], [-1.2, 51.5], [-1.3, 51.4]]]}
-PLAN = MapPlan("", (CubePart(Tile("utm30n-10m", "x0060_y0556", TILE, (0, 1024, 0, 1024)), "S"),), GRID, GRID, AREA, (), None)
+PLAN = MapPlan(
+    "", (CubePart(Tile("utm30n-10m", "x0060_y0556", TILE, (0, 1024, 0, 1024)), "S"),), GRID, GRID, AREA, (), None
+)
 VALUES = [land.value for land in CANOPY_CLASSES]
 
 
