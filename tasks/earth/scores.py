@@ -119,7 +119,8 @@ def class_scores(
     -------
     dict
         ``overall_accuracy``; ``confusion``; ``classes`` and, where there is ``"none"``, ``canopy``: ROC-AUC, PR-AUC,
-        prevalence, F1 at the map's class, and expected calibration error.
+        prevalence, F1 at the map's class, and expected calibration error; with two kinds of canopy or more, ``kinds``: F1 of
+        each among pixels that are canopy in the labels and on the map.
     """
     values = [known.value for known in classes]
     if mapped is None:
@@ -140,6 +141,14 @@ def class_scores(
         none, column = place
         canopy = 1 - probability[:, column].astype(float)
         found["canopy"] = _one_class(labels != none, canopy, mapped=mapped != none, weights=weights)
+        kinds = [known for known in classes if known.value != none]
+        both = (labels != none) & (mapped != none)
+        if len(kinds) > 1:
+            own = None if weights is None else weights[both]
+            found["kinds"] = {
+                known.name: f1_score(labels[both] == known.value, mapped[both] == known.value, weights=own)
+                for known in kinds
+            }
     return found
 
 

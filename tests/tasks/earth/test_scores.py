@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from storage.classes import CANOPY_CLASSES
+from storage.classes import CANOPY_CLASSES, CANOPY_OR_NOT
 from tasks.earth.scores import (
     RankingScores,
     class_scores,
@@ -111,3 +111,12 @@ def test_scores_of_classes_and_of_canopy_as_a_whole() -> None:
     assert found["canopy"]["roc_auc"] == pytest.approx(5 / 6)
     other = class_scores(probability, labels, classes=CANOPY_CLASSES, mapped=labels)
     assert other["canopy"]["f1"] == other["overall_accuracy"] == 1.0
+
+
+def test_kinds_of_canopy_are_scored_among_pixels_that_are_canopy_in_both() -> None:
+    labels = np.array([1, 1, 1, 2, 2, 0, 1])
+    mapped = np.array([1, 1, 2, 2, 2, 1, 0])  # the last two are no matter of kind
+    kinds = class_scores(np.eye(3)[mapped], labels, classes=CANOPY_CLASSES)["kinds"]
+    assert kinds["broadleaved"] == pytest.approx(2 * 2 / (2 * 2 + 1))
+    assert kinds["conifer"] == pytest.approx(2 * 2 / (2 * 2 + 1))
+    assert "kinds" not in class_scores(np.eye(2)[labels % 2], labels % 2, classes=CANOPY_OR_NOT)
