@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from test_floor_romania import BANDS, BLOCK, CELL, NOT_CANOPY, Hillside, read_hillside, scores_of
+from hillside_cases import BANDS, BLOCK, CELL, NOT_CANOPY, Hillside, read_hillside, scores_of
 
 from models.canopy import CanopyNet
 from models.earthpt import INDEX_UNIT, OUTPUTS, to_channels
