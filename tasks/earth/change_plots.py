@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tasks.earth.change_product import KINDS
+from tasks.earth.change_scores import FoundChange, TrueChange
 from tasks.earth.pictures import FONT, INK
 from tasks.earth.plots import new_figure, style_panel, to_png, write_title
-
-if TYPE_CHECKING:
-    from tasks.earth.change_evaluation import FoundChange, TrueChange
 
 _COLOURS = {"loss": "#c43e24", "gain": "#2166ac"}
 

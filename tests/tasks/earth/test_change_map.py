@@ -17,8 +17,8 @@ from storage.classes import CANOPY_CLASSES
 from storage.location import resolve
 from storage.publish import Receipt
 from tasks.earth.canopy_map import MapRequest, prepare_map
-from tasks.earth.change import GAIN, LOSS
-from tasks.earth.change_evaluation import FoundChange, TrueChange, score_change, scores_of
+from tasks.earth.change import LOSS
+from tasks.earth.change_evaluation import score_change
 from tasks.earth.change_map import ChangeRequest, prepare_change
 from tasks.earth.classifier_files import save_classifier
 from tasks.earth.regional import Prepared, fill_regions, publish_prepared
@@ -176,15 +176,3 @@ def test_the_score_is_that_of_the_truth_and_stands_beside_the_floors(published: 
     assert report.scores["methods"]["NDVI of successive summers"]["loss"]["pixels"]["recall"] == 1.0
     assert (tmp_path / "change.png").stat().st_size > 10_000
     assert "canopus" in report.text
-
-
-def test_scores_by_hand() -> None:
-    truth = TrueChange(np.array([[1, 1, 1, 0, 2]], np.uint8), np.array([[100, 100, 100, 0, 50]]), np.ones((1, 5), bool))
-    found = FoundChange(np.array([[1, 1, 0, 1, 0]], np.uint8), np.array([[110, 150, 0, 7, 0]]))
-    loss = scores_of(found, truth)["loss"]
-    assert loss["pixels"] == {"true": 3, "mapped": 3, "recall": 0.6667, "precision": 0.6667, "precision_next_to": 1.0}
-    assert loss["date"] == {"n": 2, "median": 30.0, "mean": 30.0, "within": {"30": 0.5, "60": 1.0, "90": 1.0}}
-    assert scores_of(found, truth)["gain"]["pixels"]["recall"] == 0.0
-    young = replace(truth, woodland=np.array([[True, False, False, True, True]]))
-    assert scores_of(found, young)["loss"]["pixels"]["precision"] == 0.5
-    assert GAIN == 2
