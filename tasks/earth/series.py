@@ -1,8 +1,8 @@
-"""Series of pixels from cubes as tokens: only valid looks, first and in order; streamed, nothing is written."""
+"""Series of pixels from cubes as tokens: only valid looks, first and in order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,11 +15,8 @@ from storage.cube import SeriesBlock, read_block
 from storage.regions import Region
 from tasks.earth.extra_channels import ExtraReader, ExtraSource, require_distinct
 from tasks.earth.mapping import CubePart, MapPlan
-from tasks.earth.places import in_area, regions_of
 from tasks.earth.series_batches import newest_looks
 from tasks.errors import ConfigurationError
-
-PIXELS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -42,56 +39,6 @@ class SeriesRules:
     bands: tuple[str, ...] | None = None
     before: np.datetime64 | None = None
     extra: tuple[ExtraSource, ...] = ()
-
-
-@dataclass(frozen=True)
-class RegionTokens:
-    """The series of some pixels of a region.
-
-    Parameters
-    ----------
-    cube : CubePart
-        Where they lie.
-    region : dict of str to slice
-        In pixels of the tile.
-    pixels : ndarray, shape (sample,), int
-        Numbers in the region, row by row.
-    tokens : Tokens
-        Valid looks first, in order of their days; the others are NaN.
-    """
-
-    cube: CubePart
-    region: Region
-    pixels: np.ndarray
-    tokens: Tokens
-
-
-def stream_tokens(
-    plan: MapPlan, rules: SeriesRules | None = None, *, at_once: int = PIXELS_AT_ONCE
-) -> Iterator[RegionTokens]:
-    """Yield the series of every pixel of an area that has a valid look, region by region; nothing is written.
-
-    Parameters
-    ----------
-    plan : MapPlan
-        Cubes and area.
-    rules : SeriesRules, optional
-        How.
-    at_once : int
-        Pixels of one piece. Memory holds one region of one cube and one piece.
-
-    Raises
-    ------
-    ConfigurationError
-        Where bands or extra channels are not there as asked.
-    """
-    rules = rules or SeriesRules()
-    for cube in plan.cubes:
-        reader = SeriesReader(plan, cube, rules)
-        for region in regions_of(cube):
-            inside = in_area(plan, cube.tile.geobox[region["y"], region["x"]])
-            if inside.any():
-                yield from reader.stream(region, np.flatnonzero(inside), at_once=at_once)
 
 
 @dataclass(frozen=True)
@@ -126,15 +73,6 @@ class SeriesReader:
     def extra(self) -> tuple[ExtraReader, ...]:
         """Return the readers of the extra channels over this tile."""
         return tuple(source.open(self.cube.tile) for source in self.rules.extra)
-
-    def stream(self, region: Region, pixels: np.ndarray, *, at_once: int = PIXELS_AT_ONCE) -> Iterator[RegionTokens]:
-        """Yield the series of those pixels of a region that have a valid look, some at a time."""
-        block = self._block(region, 0)
-        extra = self._extra(region, block)
-        seen = pixels[block.valid.any(axis=0).reshape(-1)[pixels]]
-        for start in range(0, seen.size, at_once):
-            some = seen[start : start + at_once]
-            yield RegionTokens(self.cube, region, some, self._tokens(block, extra, some))
 
     def read(self, region: Region, pixels: np.ndarray, *, since: int = 0) -> Tokens:
         """Return the series of all of these pixels of a region, of dates from the `since`-th in order of arrival on."""

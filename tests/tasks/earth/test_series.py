@@ -12,8 +12,9 @@ from token_cases import CUBE_BANDS, day_of, grow, plan_of, series_in, series_in_
 from models.indices import BANDS
 from models.tokens import PixelSeries, SeriesTokeniser, Tokens, compact, pad, to_days
 from storage.cube import read_block
-from tasks.earth.places import regions_of
-from tasks.earth.series import SeriesReader, SeriesRules, merged, stream_tokens
+from tasks.earth.mapping import MapPlan
+from tasks.earth.places import in_area, regions_of
+from tasks.earth.series import SeriesReader, SeriesRules, merged
 from tasks.errors import ConfigurationError
 
 LOOKS = 9
@@ -27,40 +28,40 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def streamed(warehouse: Path, rules: SeriesRules, at_once: int = 8192) -> dict:
-    """Return the series of every pixel that is streamed, each once."""
+def read_area(plan: MapPlan, rules: SeriesRules, at_once: int = 8192) -> dict:
+    """Return the series of every pixel of the area that has one, read some pixels at a time."""
     found: dict = {}
-    for part in stream_tokens(plan_of(warehouse), rules, at_once=at_once):
-        assert len(part.tokens) <= at_once
-        rows, columns = np.divmod(part.pixels, part.region["x"].stop - part.region["x"].start)
-        for row, column, series in zip(rows, columns, series_in(part.tokens), strict=True):
-            place = (part.cube.path, int(row) + part.region["y"].start, int(column) + part.region["x"].start)
-            assert place not in found
-            found[place] = series
-    return found
+    for cube in plan.cubes:
+        reader = SeriesReader(plan, cube, rules)
+        for region in regions_of(cube):
+            pixels = np.flatnonzero(in_area(plan, cube.tile.geobox[region["y"], region["x"]]))
+            for start in range(0, pixels.size, at_once):
+                some = pixels[start : start + at_once]
+                rows, columns = np.divmod(some, region["x"].stop - region["x"].start)
+                for row, column, series in zip(rows, columns, series_in(reader.read(region, some)), strict=True):
+                    found[cube.path, int(row) + region["y"].start, int(column) + region["x"].start] = series
+    return {place: series for place, series in found.items() if series}
 
 
 @pytest.mark.parametrize("steps", [4, LOOKS, 100])
-@pytest.mark.parametrize("at_once", [5, 8192])
+@pytest.mark.parametrize("at_once", [50, 8192])
 def test_every_pixel_has_its_newest_valid_looks(warehouse: Path, steps: int, at_once: int) -> None:
-    expected = {place: looks for place, looks in series_in_cube(plan_of(warehouse), steps).items() if looks}
+    plan = plan_of(warehouse)
+    expected = {place: looks for place, looks in series_in_cube(plan, steps).items() if looks}
     assert len(expected) > 300
-    assert streamed(warehouse, SeriesRules(steps), at_once) == expected
+    assert read_area(plan, SeriesRules(steps), at_once) == expected
 
 
 def test_looks_from_a_day_on_are_not_read(warehouse: Path) -> None:
-    cut = day_of(5)
-    expected = {k: v for k, v in series_in_cube(plan_of(warehouse), 100, before=cut).items() if v}
-    assert streamed(warehouse, SeriesRules(100, before=cut)) == expected
-    assert streamed(warehouse, SeriesRules(100, before=day_of(0))) == {}
+    cut, plan = day_of(5), plan_of(warehouse)
+    expected = {k: v for k, v in series_in_cube(plan, 100, before=cut).items() if v}
+    assert read_area(plan, SeriesRules(100, before=cut)) == expected
+    assert read_area(plan, SeriesRules(100, before=day_of(0))) == {}
 
 
 def test_the_plans_last_day_holds_beside_the_cut(warehouse: Path) -> None:
     plan = plan_of(warehouse, until=day_of(2))
-    longest = max(
-        int(part.tokens.valid.sum(dim=1).max()) for part in stream_tokens(plan, SeriesRules(before=day_of(7)))
-    )
-    assert longest == 3
+    assert max(len(series) for series in read_area(plan, SeriesRules(before=day_of(7))).values()) == 3
 
 
 def test_tokens_are_those_of_the_tokeniser_compacted(warehouse: Path) -> None:
@@ -84,14 +85,20 @@ def test_tokens_are_those_of_the_tokeniser_compacted(warehouse: Path) -> None:
 
 
 def test_bands_that_are_not_asked_for_are_nan(warehouse: Path) -> None:
-    for part in stream_tokens(plan_of(warehouse), SeriesRules(bands=("B08", "B02"))):
-        seen = ~part.tokens.values[part.tokens.valid].isnan()
-        assert {band for band, any_ in zip(BANDS, seen.any(dim=0).tolist(), strict=True) if any_} == {"B02", "B08"}
+    plan = plan_of(warehouse)
+    cube = plan.cubes[0]
+    reader = SeriesReader(plan, cube, SeriesRules(bands=("B08", "B02")))
+    region = regions_of(cube)[0]
+    tokens = reader.read(region, np.flatnonzero(in_area(plan, cube.tile.geobox[region["y"], region["x"]])))
+    seen = ~tokens.values[tokens.valid].isnan()
+    assert {band for band, any_ in zip(BANDS, seen.any(dim=0).tolist(), strict=True) if any_} == {"B02", "B08"}
 
 
 def test_a_band_that_is_not_there_is_named(warehouse: Path) -> None:
+    plan = plan_of(warehouse)
+    reader = SeriesReader(plan, plan.cubes[0], SeriesRules(bands=("B02", "B11")))
     with pytest.raises(ConfigurationError, match="B11 is not among them"):
-        next(stream_tokens(plan_of(warehouse), SeriesRules(bands=("B02", "B11"))))
+        reader.read(regions_of(plan.cubes[0])[0], np.array([0]))
 
 
 def test_pixels_without_a_look_are_read_as_empty_series(tmp_path: Path) -> None:
