@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 from odc.geo.xr import xr_reproject
 from rasterio.features import rasterize
+from scipy.ndimage import maximum_filter
 
 from storage.classes import NO_CANOPY, LandClass
 from storage.cube import CubeState, SeriesBlock, read_block, read_state
@@ -349,7 +350,9 @@ def gather_region(plan: MapPlan, region: Region, fill: AmongNeighbours) -> dict[
     """Return what the first step of a fill gives over a region and its halo."""
     geobox = plan.staging[region["y"], region["x"]]
     wide = geobox.pad(fill.halo) if fill.halo else geobox
-    return _gathered(plan, wide, fill.layers, fill.each, np.pad(plan.inside(region), fill.halo, mode="edge"))
+    # what a pixel of the area reads of its neighbours does not depend on where regions are cut
+    wanted = maximum_filter(np.pad(plan.inside(region), fill.halo), size=2 * fill.halo + 1)
+    return _gathered(plan, wide, fill.layers, fill.each, wanted)
 
 
 def _gathered(

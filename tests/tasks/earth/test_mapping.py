@@ -6,19 +6,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry, box
+from scipy.ndimage import uniform_filter
+from shapely.geometry import mapping
 
 from storage.classes import CANOPY_OR_NOT, NO_CLASS
-from storage.cube import DateEntry, create_cube, write_cube
+from storage.cube import DateEntry, SeriesBlock, create_cube, write_cube
+from storage.export import Layer
 from storage.location import resolve
 from storage.schema import CubeSchema
 from tasks.earth.grid import tiles_of
-from tasks.earth.layers import NO_COUNT, NO_PROBABILITY
+from tasks.earth.layers import LOOKS, NO_COUNT, NO_PROBABILITY
 from tasks.earth.mapping import (
+    AmongNeighbours,
     MapPlan,
     classify_block,
+    count_looks,
+    empty_layers,
+    fill_region,
     map_region,
     plan_map,
     regions_by_tile,
@@ -170,9 +178,38 @@ def test_an_area_across_utm_zones_takes_each_pixel_from_one_cube(tmp_path: Path)
     assert mapped.size == inside
 
 
-def test_no_look_is_no_data_and_a_count_of_zero() -> None:
-    from storage.cube import SeriesBlock
+def test_neighbours_in_another_cube_are_seen_wherever_regions_are_cut(tmp_path: Path) -> None:
+    """Two parts of an area on either side of a tile border, neither of which reaches it."""
+    crs, left, top = "EPSG:32630", 614_400, 5_703_680
+    sides = [box(left + 10 * a, top - 200, left + 10 * b, top, crs) for a, b in ((1000, 1022), (1026, 1050))]
+    area = mapping(shapely.union_all([side.to_crs("EPSG:4326").geom for side in sides]))
+    tiles = tiles_of(area, crs=crs)
+    assert len(tiles) == 2
+    for number, tile in enumerate(tiles):
+        fill_cube(tmp_path, tile.geobox, tile.path, ["2021-05-01"], seed=number)
+    plan = plan_map(str(tmp_path), area, crs=crs)
+    layers = (Layer("value", "Value", "float32", 0.0), *LOOKS)
 
+    def each(block: SeriesBlock) -> dict[str, np.ndarray]:
+        found = empty_layers(layers, block.valid.shape[1:])
+        count_looks(block, found)
+        found["value"][...] = block.reflectance[:, 1].sum(axis=0)
+        return found
+
+    def finish(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        inner = {name: values[4:-4, 4:-4].copy() for name, values in found.items()}
+        return inner | {"value": uniform_filter(found["value"], 9)[4:-4, 4:-4]}
+
+    fill = AmongNeighbours(4, layers, each, finish)
+    rows, columns = (slice(0, int(size)) for size in plan.staging.shape)
+    whole = fill_region(plan, {"y": rows, "x": columns}, layers, fill)["value"]
+    assert (whole > 0).sum() == 20 * (22 + 24)
+    for region in plan.regions:
+        part = fill_region(plan, region, layers, fill)["value"]
+        np.testing.assert_allclose(part, whole[region["y"], region["x"]], rtol=1e-5)
+
+
+def test_no_look_is_no_data_and_a_count_of_zero() -> None:
     block = SeriesBlock(
         np.full((1, 2, 4, 4), 5000, dtype=np.uint16),
         np.zeros((1, 4, 4), dtype=bool),
