@@ -146,7 +146,7 @@ class MapStep:
         The medians, taken against a change where the number of maps is even.
     first, last : ndarray, shape (pixel,), datetime64[D]
         `last` is the date of the first map since the step that lies beyond the middle of the two, as does the next one;
-        `first` the first day of the looks behind the map before that one. The change came between them.
+        `first` the first day of the looks behind the last map before it that counts. The change came between them.
     """
 
     size: np.ndarray
@@ -269,7 +269,7 @@ def map_step(maps: MapSeries, rules: ChangeRules, *, falls: bool) -> MapStep:
     beyond = np.where(counts, held > sign * middle, False)
     place = _settles(beyond, counts, at)
     starts, dates = maps.starts.astype("datetime64[D]"), maps.dates.astype("datetime64[D]")
-    return MapStep(size, before, after, starts[np.maximum(place - 1, 0)], dates[place])
+    return MapStep(size, before, after, starts[_preceding(counts, place)], dates[place])
 
 
 def _settles(beyond: np.ndarray, counts: np.ndarray, border: np.ndarray) -> np.ndarray:
@@ -281,6 +281,12 @@ def _settles(beyond: np.ndarray, counts: np.ndarray, border: np.ndarray) -> np.n
         place[agree] = number
         following = np.where(counts[number], beyond[number], following)
     return place
+
+
+def _preceding(counts: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Return the last map before a place that counts; the first of all where there is none: (pixel,)."""
+    newest = np.maximum.accumulate(np.where(counts, np.arange(len(counts))[:, None], 0), axis=0)
+    return _at(newest, np.maximum(place - 1, 0))
 
 
 def _median(values: np.ndarray, counts: np.ndarray, least: int, *, upper: bool) -> np.ndarray:

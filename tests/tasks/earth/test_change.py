@@ -126,6 +126,23 @@ def test_a_map_of_too_few_looks_does_not_count() -> None:
     assert find_changes(maps_of(FALLING, counts), looks_of(FELLING)).kind[0] == NONE
 
 
+def test_felling_that_maps_of_too_few_looks_hide_is_dated_by_the_looks() -> None:
+    """Two maps of a cloudy winter do not count: felling may have been in either, or since the last that counts."""
+    felled, cloud = (
+        np.datetime64("2022-12-10"),
+        (np.datetime64("2022-10-10") < DAYS) & (np.datetime64("2023-04-01") > DAYS),
+    )
+    seen = np.isin(np.arange(len(DAYS)), [np.flatnonzero(felled > DAYS)[-1], np.flatnonzero(felled < DAYS)[0]])
+    green = np.where(felled < DAYS, 0.25 + 0.1 * season(DAYS), forest())
+    counted = np.where((np.datetime64("2022-11-01") < MAP_DATES) & (np.datetime64("2023-04-15") > MAP_DATES), 1, 9)
+    falling = maps_of(np.where(felled < MAP_DATES, 0.05, 0.8), counted)
+    found = find_changes(
+        replace(falling, starts=MAP_DATES - np.timedelta64(90, "D")), looks_of(green, valid=~cloud | seen)
+    )
+    assert found.kind[0] == LOSS
+    assert abs(found.date[0] - felled) <= np.timedelta64(5, "D")
+
+
 def test_two_looks_after_felling_are_too_few_and_those_of_one_day_are_one() -> None:
     after = np.flatnonzero(DAYS > FELLED)
     valid = np.ones(len(DAYS), bool)
