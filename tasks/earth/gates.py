@@ -148,7 +148,8 @@ class Checked:
     @property
     def nothing_new(self) -> bool:
         """Return whether all that holds the map back is that no pixel was seen clear since the last one."""
-        return [(check.name, check.value) for check in self.failed] == [("coverage", 0.0)]
+        seen = self.facts is not None and self.facts.seen_since > 0
+        return [check.name for check in self.failed] == ["coverage"] and not seen
 
     @property
     def properties(self) -> dict[str, Any]:

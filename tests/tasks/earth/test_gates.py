@@ -188,6 +188,8 @@ def test_coverage_counts_what_was_seen_since_the_last_earlier_map(tmp_path: Path
     nothing = check(tmp_path / "a", arrays, warehouse=warehouse)
     assert failed(nothing) == ["coverage"]
     assert nothing.nothing_new
+    arrays["last_clear_date"][0, :5] = day_number("2021-06-01")
+    assert not check(tmp_path / "few", arrays, warehouse=warehouse).nothing_new
     arrays["last_clear_date"][:10] = day_number("2021-06-01")
     little = check(tmp_path / "b", arrays, warehouse=warehouse)
     assert failed(little) == ["coverage"]
