@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from storage.classes import NO_CANOPY
 from tasks.earth.canopy_floors import FOREST, NDVI
 from tasks.earth.pictures import FONT, INK, MUTED
 from tasks.earth.plots import legend_above, new_figure, style_panel, to_png, write_title
@@ -100,7 +101,7 @@ def draw_sizes(report: Mapping[str, Any]) -> bytes:
 
 
 def _panels(report: Mapping[str, Any]) -> list[str]:
-    return (["canopy"] if "canopy" in report else []) + [name for name in report["classes"] if name != "none"]
+    return (["canopy"] if "canopy" in report else []) + [name for name in report["classes"] if name != NO_CANOPY]
 
 
 def _methods(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -12,14 +12,13 @@ import shapely.geometry
 import zarr
 from odc.geo.geobox import GeoBox
 
+from storage.classes import NO_CANOPY
 from storage.geozarr import geobox_from_attributes
 from storage.location import Location
 from storage.publish import list_items
 from tasks.earth.change import MapSeries
 from tasks.earth.layers import NO_COUNT, NO_PROBABILITY, PROBABILITY_SCALE
 from tasks.errors import ConfigurationError
-
-NO_CANOPY = "none"
 
 
 @dataclass(frozen=True)
