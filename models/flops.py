@@ -93,8 +93,13 @@ def earthpt_flops(model: EarthPT, *, series: int, steps: int) -> float:
     return series * ((steps + asked) * passed + 6.0 * (steps * by_look + asked * by_question + pointing))
 
 
-def canopy_flops(model: CanopyNet, *, looks: int, pixels: int) -> float:
-    """Return the operations of mapping so many pixels that have so many looks together; training takes three times the head's.
+def canopy_head_flops(model: CanopyNet, *, pixels: int) -> float:
+    """Return the operations of the head on so many pixels; training takes three times as many."""
+    return 2.0 * pixels * sum(part.weight.numel() for part in model.head.modules() if isinstance(part, nn.Conv2d))
+
+
+def canopy_reading_flops(model: CanopyNet, *, looks: int, pixels: int) -> float:
+    """Return the operations of reading so many pixels that have so many looks together.
 
     Attention over the few looks of a pixel is left out; it is below a tenth at a hundred looks.
     """
@@ -103,5 +108,4 @@ def canopy_flops(model: CanopyNet, *, looks: int, pixels: int) -> float:
     by_look = core + multiplied_weights(backbone.look_in) + multiplied_weights(backbone.pointer_key)
     ways = (backbone.question_in, backbone.pointer_query, backbone.gate, backbone.head)
     by_question = core + sum(multiplied_weights(way) for way in ways)
-    by_pixel = sum(part.weight.numel() for part in model.head.modules() if isinstance(part, nn.Conv2d))
-    return 2.0 * (looks * by_look + pixels * (config.months * by_question + by_pixel))
+    return 2.0 * (looks * by_look + pixels * config.months * by_question)

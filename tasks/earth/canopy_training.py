@@ -1,8 +1,9 @@
 """Canopy training from a request: which ground is read, what is taught, which weights are kept; saved as a model. No Prefect.
 
 A model begins with an EarthPT, and with the canopy head that belongs to it where one is shipped or saved, and learns from labels,
-from generated places (`tasks.earth.prior.places`), or from both. Labels of an inventory leave out what lies below its mapping
-unit: pixels that they call "none" and that the starting head takes for canopy are doubted, so not taught and not judged by.
+from generated places (`tasks.earth.prior.places`), or from both. Polygons of an inventory leave out what lies below its mapping
+unit: pixels outside of them that the starting head takes for canopy are doubted, so not taught and not judged by. Where every label
+can be believed, a new head is trained too, and the one that is better on validation tiles is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from models.canopy import CanopyConfig, CanopyNet
 from models.earthpt import EarthPT, EarthPTConfig
-from models.flops import canopy_flops, earthpt_flops
+from models.flops import canopy_head_flops, canopy_reading_flops, earthpt_flops
 from models.lora import add_lora, merge_lora
 from models.training import StepReport, TrainConfig, TrainState, fit
 from storage.classes import NO_CANOPY, LandClass
@@ -40,6 +41,7 @@ from tasks.earth.canopy_cells import (
 )
 from tasks.earth.canopy_report import canopy_card, draw_training
 from tasks.earth.energy import Meter
+from tasks.earth.label_polygons import PolygonLabels
 from tasks.earth.label_report import TileSplit, explain_area, split_area
 from tasks.earth.labels import LabelRules, Labels, open_labels
 from tasks.earth.mapping import MapPlan, plan_for, windowed
@@ -124,7 +126,8 @@ class HeadChoice:
     balanced : bool
         Whether classes weigh alike, whatever their share.
     doubt : float
-        Probability of canopy from which the starting head overrules a label "none"; 1 believes every label.
+        Probability of canopy from which the starting head overrules that a pixel outside of all polygons is "none"; 1 believes
+        every label.
     patience : int
         Judgements without gain after which training ends.
     """
@@ -212,13 +215,25 @@ def train_canopy(request: CanopyRequest, on_progress: Progress | None = None) ->
     ground = _Ground.of(request)
     data = _gather(request, model, ground, on_progress)
     opinion = model if isinstance(start.model, CanopyNet) and not request.head.fresh_head else None
-    cells, doubted = _doubted(data, opinion, request)
+    doubting = opinion is not None and ground is not None and request.head.doubt < 1 and ground.leaves_out
+    cells, doubted = _doubted(data, model, request) if doubting else ([*data.area, *data.places], 0)
     _require_classes(cells, request.classes)
     if opinion is None:
         model.head.measure(_sample(cells))
-    course = fit_head(model, cells, request.head, classes=request.classes, seed=request.seed, on_progress=on_progress)
+    # whether what was learned elsewhere holds here is for the labels to say, where they can be believed
+    rivals = [model, _anew(model, cells, request)] if opinion and ground and not doubting else [model]
+    courses = [
+        fit_head(one, cells, request.head, classes=request.classes, seed=request.seed, on_progress=on_progress)
+        for one in rivals
+    ]
+    course = max(courses, key=lambda one: one.best[0])
+    model = course.model
     metrics = _metrics(model, course.validation, request)
-    training = _training(request, start, started, course, data=data, doubted=doubted) | {"cost": meter.read().to_json()}
+    begun = start if opinion is not None and course is courses[0] else None
+    training = _training(request, begun, started, course, data=data, doubted=doubted) | {
+        "judged": [one.best[0] for one in courses],
+        "cost": meter.read().to_json(),
+    }
     card = canopy_card(request.classes, backbone=training["backbone"], metrics=metrics, training=training)
     reference = save_network(
         root,
@@ -298,6 +313,14 @@ def _head_of(root: Location, started: LoadedNetwork) -> LoadedNetwork | None:
     return None
 
 
+def _anew(model: CanopyNet, cells: Sequence[Cell], request: CanopyRequest) -> CanopyNet:
+    """Return a model that reads looks alike, with a new head of the same size."""
+    other = CanopyNet(model.config, generator=torch.Generator().manual_seed(request.seed))
+    other.backbone = deepcopy(model.backbone)
+    other.head.measure(_sample(cells))
+    return other
+
+
 def _reclassed(rows: Tensor, held: Sequence[LandClass], wanted: Sequence[LandClass]) -> Tensor:
     """Return the last layer's rows for other classes: by name; one that is new is the mean of all canopy."""
     names = [known.name for known in held]
@@ -313,6 +336,11 @@ class _Ground:
     known: np.ndarray
     part: np.ndarray
     labels: Labels
+
+    @property
+    def leaves_out(self) -> bool:
+        """Return whether "none" is what lies outside of polygons, below whose mapping unit there may be canopy."""
+        return isinstance(self.labels.source, PolygonLabels) and self.labels.rules.outside == NO_CANOPY
 
     @classmethod
     def of(cls, request: CanopyRequest) -> _Ground | None:
@@ -391,12 +419,9 @@ def _gather(request: CanopyRequest, model: CanopyNet, ground: _Ground | None, on
     return _Data(area, places)
 
 
-def _doubted(data: _Data, opinion: CanopyNet | None, request: CanopyRequest) -> tuple[list[Cell], int]:
+def _doubted(data: _Data, opinion: CanopyNet, request: CanopyRequest) -> tuple[list[Cell], int]:
     """Return cells whose labels "none" are taken away where the starting head sees canopy, and how many those are."""
-    names = [known.name for known in request.classes]
-    if opinion is None or request.head.doubt >= 1 or NO_CANOPY not in names:
-        return [*data.area, *data.places], 0
-    none, cells, count = names.index(NO_CANOPY), [], 0
+    none, cells, count = [known.name for known in request.classes].index(NO_CANOPY), [], 0
     for cell in data.area:
         doubted = (cell.labels == none) & (1 - _probability(opinion, cell)[none] >= request.head.doubt)
         count += int(doubted.sum())
@@ -628,7 +653,7 @@ def _metrics(model: CanopyNet, cells: Sequence[Cell], request: CanopyRequest) ->
 
 def _training(
     request: CanopyRequest,
-    start: LoadedNetwork,
+    start: LoadedNetwork | None,
     started: LoadedNetwork,
     course: Course,
     *,
@@ -643,9 +668,7 @@ def _training(
     labelled = request.labelled
     told: dict[str, Any] = {
         "backbone": origin,
-        "head_from": f"{start.reference.name}/{start.reference.version}"
-        if isinstance(start.model, CanopyNet)
-        else None,
+        "head_from": f"{start.reference.name}/{start.reference.version}" if start is not None else None,
         "tuning": head.pop("tuning"),
         "settings": head,
         "updates": course.steps,
@@ -656,8 +679,8 @@ def _training(
         },
         "doubted": doubted,
         "looks": looks,
-        "flops": canopy_flops(course.model, looks=looks, pixels=sum(cell.labels.size for cell in cells))
-        + 8 * course.steps * 3 * canopy_flops(course.model, looks=0, pixels=_PATCH**2),
+        "flops": canopy_reading_flops(course.model, looks=looks, pixels=sum(cell.labels.size for cell in cells))
+        + 3 * canopy_head_flops(course.model, pixels=course.steps * _PATCHES * _PATCH**2),
         "places": request.places,
         "seed": request.seed,
         "software": {"canopus": version("canopus")},

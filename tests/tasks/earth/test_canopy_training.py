@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
+import rasterio
 import torch
 from canopy_cases import AREA, Place, landscape, make_place, write_raster
+from rasterio.features import shapes
+from shapely.geometry import shape
 
 from models.canopy import CanopyNet
 from models.earthpt import EarthPT, EarthPTConfig
@@ -80,20 +84,40 @@ def test_its_map_is_published_like_any_other(place: Place) -> None:
     assert publish_prepared(prepared).item_url.endswith(".json")
 
 
-def test_labels_that_the_starting_head_doubts_are_not_taught(place: Place, tmp_path: Path) -> None:
-    """An inventory without the hedge: a head that knows hedges keeps it, one that believes every label need not."""
+def write_inventory(folder: Path) -> str:
+    """Write the woods as polygons, without the hedge."""
+    woods = landscape()
+    woods[22] = 0
+    with rasterio.open(write_raster(folder / "woods.tif", woods)) as raster:
+        found = list(shapes(woods, mask=woods > 0, transform=raster.transform))
+        crs = raster.crs
+    names = [{1: "broadleaved", 2: "conifer"}[int(value)] for _, value in found]
+    path = folder / "woods.gpkg"
+    geopandas.GeoDataFrame({"class": names}, geometry=[shape(outline) for outline, _ in found], crs=crs).to_file(path)
+    return str(path)
+
+
+def test_what_an_inventory_leaves_out_is_not_taught_where_the_starting_head_sees_canopy(
+    place: Place, tmp_path: Path
+) -> None:
     train_canopy(request_of(place, name="teacher"))
-    inventory = landscape()
-    inventory[22] = 0
-    labels = write_raster(tmp_path / "inventory.tif", inventory)
     request = request_of(place, name="pupil", backbone="teacher")
     assert request.labelled is not None
-    ground = replace(request.labelled, labels=labels)
+    ground = replace(request.labelled, labels=write_inventory(tmp_path), rules=LabelRules(margin=0, outside="none"))
     doubting = train_canopy(replace(request, labelled=ground))
     assert 0 < doubting.training["doubted"] <= 90
+    assert len(doubting.training["judged"]) == 1
     believing = train_canopy(replace(request, labelled=ground, head=replace(HEAD, doubt=1.0)))
     assert believing.training["doubted"] == 0
-    assert doubting.training["head_from"].startswith("teacher/")
+
+
+def test_where_labels_are_believed_a_new_head_competes_with_the_old_one(place: Place) -> None:
+    train_canopy(request_of(place, name="old"))
+    one = train_canopy(request_of(place, name="again", backbone="old", head=replace(HEAD, steps=3)))
+    judged = one.training["judged"]
+    assert len(judged) == 2
+    assert judged[0] > judged[1]  # three updates do not make a new head
+    assert one.training["head_from"].startswith("old/")
 
 
 def test_a_head_goes_on_with_fewer_classes(place: Place, tmp_path: Path) -> None:
