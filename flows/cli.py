@@ -334,7 +334,8 @@ def train_canopy(
     focus: Annotated[float, typer.Option(help="Exponent of the focal loss; 0 is cross-entropy.")] = 0.0,
     balanced: Annotated[bool, typer.Option("--balanced", help="Classes weigh alike, whatever their share.")] = False,
     doubt: Annotated[
-        float, typer.Option(help="Canopy that the starting head sees from here on overrules a label none; 1: never.")
+        float,
+        typer.Option(help="Outside of polygons, probability from which the starting head sees canopy; 1: all is none."),
     ] = 0.5,
     block: Annotated[int, typer.Option(help="Pixels on a side of train, validation and test tiles.")] = 32,
     gap: Annotated[int, typer.Option(help="Pixels between tiles of different parts.")] = 4,

@@ -247,7 +247,7 @@ class TrainCanopyConfig(Settings):
     focus: float = Field(0.0, ge=0, description="exponent of the focal loss")
     balanced: bool = Field(False, description="classes weigh alike")
     doubt: float = Field(
-        0.5, gt=0, le=1, description="canopy that the starting head sees from here on overrules 'none'"
+        0.5, gt=0, le=1, description="outside of polygons, probability from which the starting head sees canopy"
     )
     patience: int = Field(6, ge=1, description="judgements without gain before the end")
     seed: int = 0

@@ -108,7 +108,7 @@ def _labelled(config: TrainCanopyConfig, labels: LabelSettings) -> LabelledArea:
 def summarise_canopy(trained: TrainedCanopy) -> Summary:
     """Return what the command line prints."""
     counts = {f"{kind} pixels": count for kind, count in trained.training["pixels"].items()}
-    counts["labels doubted"] = trained.training["doubted"]
+    counts["pixels left to the head"] = trained.training["doubted"]
     share = trained.training.get("share_of_pretraining")
     cost = (
         {"of pre-training": f"{share['looks']:.1%} of looks, {share['operations']:.1%} of operations"} if share else {}

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from models.earthpt import OUTPUTS, QUANTILES, YEAR_DAYS, EarthPT, EarthPTConfig, Questions
 from models.transformer import initialise
 
+UNKNOWN, LEFT = -1, -2
+"""Instead of the position of a class: nothing is known; left to the head that training began with."""
 LOOKS_UNIT = 3.0
 """Of the logarithm of the number of looks."""
 _MEDIAN = QUANTILES.index(0.5)
@@ -78,7 +80,7 @@ class LabelledGrid:
     features : Tensor, shape (N, features, y, x)
         With the halo.
     labels : Tensor of int64, shape (N, y, x)
-        Without it: position of the class, -1 where nothing is known.
+        Without it: position of the class, `UNKNOWN` or `LEFT`.
     """
 
     features: Tensor
@@ -191,10 +193,15 @@ class CanopyNet(nn.Module):
         generator: torch.Generator | None = None,
         weights: Sequence[float] | None = None,
         focus: float = 0.0,
+        anchor: CanopyHead | None = None,
     ) -> Tensor:
-        """Return `classification_loss` of a batch."""
+        """Return `classification_loss` of a batch; the opinion is that of the anchor, a head that is not trained."""
         grid = self.grid_of(batch) if isinstance(batch, LabelledSeries) else batch.features
-        return classification_loss(self.logits(grid), batch.labels, weights=weights, focus=focus)
+        opinion = None
+        if anchor is not None:
+            with torch.no_grad():
+                opinion = anchor(grid).softmax(dim=1)
+        return classification_loss(self.logits(grid), batch.labels, weights=weights, focus=focus, opinion=opinion)
 
     def grid_of(self, batch: LabelledSeries) -> Tensor:
         """Return the features of a patch of series: (1, features, y, x), zeros where a pixel has no look."""
@@ -275,25 +282,37 @@ def months_after(last: Tensor, count: int) -> Tensor:
 
 
 def classification_loss(
-    logits: Tensor, labels: Tensor, *, weights: Sequence[float] | None = None, focus: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    weights: Sequence[float] | None = None,
+    focus: float = 0.0,
+    opinion: Tensor | None = None,
 ) -> Tensor:
-    """Return the mean cross-entropy over labelled pixels.
+    """Return the mean cross-entropy over labelled pixels, and over those that are left to an opinion.
 
     Parameters
     ----------
     logits : Tensor, shape (N, K, y, x)
     labels : Tensor of int, shape (N, y, x)
-        Position of the class; -1 where nothing is known.
+        Position of the class; `UNKNOWN` where nothing is known, `LEFT` where the opinion is to be learned.
     weights : sequence of float, optional
         Of the classes.
     focus : float
         Exponent of the focal loss (Lin et al. 2017, arXiv 1708.02002, eq. 4); 0 is plain cross-entropy.
+    opinion : Tensor, shape (N, K, y, x), optional
+        Probabilities that are learned where labels leave pixels to it (Hinton et al. 2015, arXiv 1503.02531).
     """
-    each = F.cross_entropy(logits, labels, reduction="none", ignore_index=-1)
+    each = F.cross_entropy(logits, labels.clamp(min=UNKNOWN), reduction="none", ignore_index=UNKNOWN)
     known = labels >= 0
     scale = known.to(each.dtype)
     if focus:
         scale = scale * (1 - torch.exp(-each.detach())).pow(focus)
     if weights is not None:
         scale = scale * logits.new_tensor(list(weights))[labels.clamp(min=0)]
-    return (each * scale).sum() / known.sum().clamp(min=1)
+    total, count = (each * scale).sum(), known.sum()
+    if opinion is not None:
+        left = labels == LEFT
+        total = total - ((opinion * logits.log_softmax(dim=1)).sum(dim=1) * left).sum()
+        count = count + left.sum()
+    return total / count.clamp(min=1)

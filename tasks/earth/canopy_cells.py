@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from models.canopy import CanopyNet, LabelledGrid, LabelledSeries, SeriesPart
+from models.canopy import UNKNOWN, CanopyNet, LabelledGrid, LabelledSeries, SeriesPart
 from models.earthpt import to_channels
 from models.indices import BANDS
 from storage.classes import NO_CANOPY, LandClass
@@ -30,7 +30,6 @@ CELL = 64
 PLACE = 160
 """Pixels on a side of a generated place."""
 TRAIN, VALIDATION = 0, 1
-UNKNOWN = -1
 
 Progress = Callable[[str, int, int], None]
 
@@ -62,7 +61,7 @@ class Cell:
     features : ndarray, shape (feature, y, x), float16
         With a halo around the labels.
     labels : ndarray, shape (y, x), int8
-        Position of the class; `UNKNOWN` where nothing is known.
+        Position of the class; `UNKNOWN` where nothing is known, `LEFT` where the head that training began with is followed.
     part : ndarray, shape (y, x), int8
         `TRAIN`, `VALIDATION`, or neither.
     looks : int
@@ -337,13 +336,13 @@ class SeriesBatches:
 
 def _drawn(cells: Sequence[Cell], count: int, rng: np.random.Generator) -> np.ndarray:
     """Return numbers of cells, drawn by the root of how many labels they have to train on."""
-    weight = np.sqrt([float((cell.of(TRAIN) >= 0).sum()) for cell in cells])
+    weight = np.sqrt([float((cell.of(TRAIN) != UNKNOWN).sum()) for cell in cells])
     return rng.choice(len(cells), count, p=weight / weight.sum())
 
 
 def _corner(labels: np.ndarray, size: int, rng: np.random.Generator) -> tuple[int, int]:
     """Return the upper left of a patch that holds a drawn labelled pixel, anywhere in it."""
-    known = np.flatnonzero(labels.ravel() >= 0)
+    known = np.flatnonzero(labels.ravel() != UNKNOWN)
     pixel = divmod(int(known[rng.integers(known.size)]), labels.shape[1])
     top, left = (
         int(np.clip(at - rng.integers(size), 0, max(extent - size, 0)))

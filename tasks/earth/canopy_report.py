@@ -92,7 +92,7 @@ def _facts(training: Mapping[str, Any]) -> list[str]:
     pixels = ", ".join(f"{count:,} {name}" for name, count in training["pixels"].items())
     facts = [
         f"{training['tuning']}; {training['updates']:,} updates, the weights after {training['kept']:,} kept",
-        f"labelled pixels: {pixels}; {training['doubted']:,} labels doubted",
+        f"labelled pixels: {pixels}; {training['doubted']:,} outside of polygons left to the head",
         f"{training['looks']:,} looks, {training['flops']:.3g} operations",
     ]
     if training["head_from"]:

@@ -2,7 +2,7 @@
 
 A model begins with an EarthPT, and with the canopy head that belongs to it where one is shipped or saved, and learns from labels,
 from generated places (`tasks.earth.prior.places`), or from both. Polygons of an inventory leave out what lies below its mapping
-unit: pixels outside of them that the starting head takes for canopy are doubted, so not taught and not judged by. Where every label
+unit: outside of them the starting head is followed, but where it sees a wood that any inventory would have drawn. Where every label
 can be believed, a new head is trained too, and the one that is better on validation tiles is kept.
 """
 
@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor, nn
 
-from models.canopy import CanopyConfig, CanopyNet
+from models.canopy import LEFT, UNKNOWN, CanopyConfig, CanopyHead, CanopyNet
 from models.earthpt import EarthPT, EarthPTConfig
 from models.flops import canopy_head_flops, canopy_reading_flops, earthpt_flops
 from models.lora import add_lora, merge_lora
@@ -28,7 +29,6 @@ from storage.classes import NO_CANOPY, LandClass
 from storage.location import Location, resolve
 from tasks.earth.canopy_cells import (
     TRAIN,
-    UNKNOWN,
     VALIDATION,
     Cell,
     GridBatches,
@@ -55,6 +55,8 @@ Tuning = Literal["frozen", "lora", "full"]
 _PLACES_HELD_OUT = 8
 _PATCH, _PATCHES = 32, 8
 """Pixels on a side of the labels of a patch, and patches in a batch."""
+_WOOD_WIDTH, _WOOD_PIXELS = 5, 100
+"""Side and pixels of a wood that no inventory leaves out: 50 m and 1 ha at 10 m."""
 _SERIES_LOOKS = 84
 """Looks of a series in pre-training, in the mean, by which its operations are counted."""
 _JUDGED = 12
@@ -126,8 +128,7 @@ class HeadChoice:
     balanced : bool
         Whether classes weigh alike, whatever their share.
     doubt : float
-        Probability of canopy from which the starting head overrules that a pixel outside of all polygons is "none"; 1 believes
-        every label.
+        Probability from which the starting head sees canopy: see `_doubted`; 1 believes that all outside of polygons is none.
     patience : int
         Judgements without gain after which training ends.
     """
@@ -420,13 +421,28 @@ def _gather(request: CanopyRequest, model: CanopyNet, ground: _Ground | None, on
 
 
 def _doubted(data: _Data, opinion: CanopyNet, request: CanopyRequest) -> tuple[list[Cell], int]:
-    """Return cells whose labels "none" are taken away where the starting head sees canopy, and how many those are."""
+    """Return cells whose labels "none" are believed where an inventory can be, and how many pixels are left to the head.
+
+    What lies outside of polygons is none where the starting head sees a wood that an inventory would have drawn; elsewhere the
+    head's own opinion is learned, so that hedges are not unlearned. Validation leaves out what the head takes for canopy.
+    """
     none, cells, count = [known.name for known in request.classes].index(NO_CANOPY), [], 0
     for cell in data.area:
-        doubted = (cell.labels == none) & (1 - _probability(opinion, cell)[none] >= request.head.doubt)
-        count += int(doubted.sum())
-        cells.append(replace(cell, labels=np.where(doubted, np.int8(UNKNOWN), cell.labels)))
+        canopy = 1 - _probability(opinion, cell)[none] >= request.head.doubt
+        outside = cell.labels == none
+        left = outside & ~_drawn_woods(canopy & outside) & (cell.part == TRAIN)
+        unknown = outside & canopy & (cell.part == VALIDATION)
+        count += int(left.sum())
+        labels = np.where(unknown, np.int8(UNKNOWN), np.where(left, np.int8(LEFT), cell.labels))
+        cells.append(replace(cell, labels=labels))
     return [*cells, *data.places], count
+
+
+def _drawn_woods(canopy: np.ndarray) -> np.ndarray:
+    """Return the parts of canopy that are wide and large enough for any inventory: (y, x) bool."""
+    wide = ndimage.binary_opening(canopy, np.ones((_WOOD_WIDTH, _WOOD_WIDTH)))
+    label, _ = ndimage.label(wide)
+    return np.asarray((np.bincount(label.ravel()) >= _WOOD_PIXELS)[label] & wide)
 
 
 def _probability(model: CanopyNet, cell: Cell) -> np.ndarray:
@@ -448,13 +464,16 @@ def _sample(cells: Sequence[Cell], *, each: int = 2000) -> Tensor:
 class _Objective(nn.Module):
     """What `fit` trains: the head, or the whole model, under the loss that was chosen."""
 
-    def __init__(self, model: CanopyNet, *, weights: Sequence[float] | None, focus: float) -> None:
+    def __init__(self, model: CanopyNet, *, weights: Sequence[float] | None, focus: float, anchor: CanopyHead) -> None:
         super().__init__()
         self.model, self.weights, self.focus = model, weights, focus
+        self.anchor = [anchor]  # in a list, so that it is no part of what is trained and averaged
 
     def loss(self, batch: Any, *, generator: torch.Generator) -> Tensor:
         """Return the loss of a batch."""
-        return self.model.loss(batch, generator=generator, weights=self.weights, focus=self.focus)
+        return self.model.loss(
+            batch, generator=generator, weights=self.weights, focus=self.focus, anchor=self.anchor[0]
+        )
 
 
 def fit_head(
@@ -517,7 +536,8 @@ class Course:
         on_progress: Progress | None = None,
     ) -> None:
         self.model, self.choice, self.classes, self.seed, self.say = model, choice, classes, seed, on_progress
-        self.train = tuple(cell for cell in cells if (cell.of(TRAIN) >= 0).any())
+        self.anchor = deepcopy(model.head).eval().requires_grad_(False)
+        self.train = tuple(cell for cell in cells if (cell.of(TRAIN) != UNKNOWN).any())
         self.validation = [cell for cell in cells if (cell.of(VALIDATION) >= 0).any()]
         self.lines: list[dict[str, Any]] = []
         self.best: tuple[float, int] = (-1.0, 0)
@@ -562,7 +582,7 @@ class Course:
             seed=self.seed,
         )
         self.model.train()
-        objective = _Objective(self.model, weights=self._class_weights(), focus=self.choice.focus)
+        objective = _Objective(self.model, weights=self._class_weights(), focus=self.choice.focus, anchor=self.anchor)
         fit(objective, batches, config, None, self._on_step(before), checkpoint=self._on_checkpoint)
 
     def _class_weights(self) -> list[float] | None:
@@ -726,6 +746,8 @@ def _require_classes(cells: Sequence[Cell], classes: Sequence[LandClass]) -> Non
     """Raise `ConfigurationError` where a class lacks in training, or canopy and the rest are not both in validation."""
     for part, what in ((TRAIN, "training"), (VALIDATION, "validation")):
         found = {int(number) for cell in cells for number in np.unique(cell.of(part))} - {UNKNOWN}
+        if LEFT in found:
+            found = found - {LEFT} | {number for number, one in enumerate(classes) if one.name == NO_CANOPY}
         missing = [one.name for number, one in enumerate(classes) if number not in found]
         if (part == TRAIN and missing) or len(found) < 2:
             raise ConfigurationError(

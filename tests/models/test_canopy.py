@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from models.canopy import CanopyConfig, CanopyNet, classification_loss, months_after
+from models.canopy import LEFT, CanopyConfig, CanopyNet, classification_loss, months_after
 from models.earthpt import OUTPUTS, YEAR_DAYS, EarthPT, to_channels
 from models.lora import add_lora, merge_lora
 
@@ -108,6 +108,8 @@ def test_the_loss_leaves_out_what_is_not_known_and_weighs_classes() -> None:
     assert classification_loss(logits, torch.tensor([[[0, -1]]])).item() == pytest.approx(each[0], rel=1e-5)
     weighed = classification_loss(logits, labels, weights=(1.0, 3.0)).item()
     assert weighed == pytest.approx((each[0] + 3 * each[1]) / 2, rel=1e-5)
+    left = classification_loss(logits, torch.tensor([[[0, LEFT]]]), opinion=torch.full((1, 2, 1, 2), 0.5)).item()
+    assert left == pytest.approx((each[0] + math.log(2)) / 2, rel=1e-5)
     focal = classification_loss(logits, labels, focus=2.0).item()
     wrong = 1 - 1 / (1 + math.exp(-2))
     assert focal == pytest.approx((each[0] * wrong**2 + each[1] * 0.25) / 2, rel=1e-5)
