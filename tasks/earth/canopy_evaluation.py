@@ -37,7 +37,7 @@ from tasks.earth.labels import Labels, open_labels
 from tasks.earth.layers import PROBABILITY_SCALE, map_layers
 from tasks.earth.mapping import MapPlan, fill_region, overlap, plan_for, windowed
 from tasks.earth.model_folders import read_parts
-from tasks.earth.sample import read_sample
+from tasks.earth.sample import pixels_of, read_sample
 from tasks.earth.scores import canopy_of, class_scores, f1_score, precision_recall, ranking_scores, reliability
 from tasks.errors import ConfigurationError
 
@@ -507,9 +507,7 @@ def _sizes(
 def _sampled(path: str, plan: MapPlan, legend: tuple[LandClass, ...], found: Mapped) -> dict[str, Any]:
     """Return accuracy and areas with intervals, from a labelled sample and the map's class at each of its points."""
     sample = read_sample(path)
-    points = sample.to_crs(str(plan.staging.crs)).geometry
-    column, row = ~plan.staging.affine * (points.x.to_numpy(), points.y.to_numpy())
-    rows, columns = np.floor(row).astype(int), np.floor(column).astype(int)
+    rows, columns = pixels_of(sample, plan.staging)
     inside = (rows >= 0) & (columns >= 0) & (rows < found.values.shape[0]) & (columns < found.values.shape[1])
     names = {known.value: known.name for known in legend}
     here = np.full(len(sample), NO_CLASS, np.uint8)

@@ -18,7 +18,7 @@ from tasks.earth.gates import Check, Checked, GateRules, check_map, count_map
 from tasks.earth.last_map import find_last
 from tasks.earth.product import Sources, open_staged
 from tasks.earth.regional import Prepared, publish_prepared
-from tasks.earth.sample import read_sample
+from tasks.earth.sample import pixels_of, read_sample
 
 _BLOCK = 1024
 
@@ -110,9 +110,7 @@ def _estimate(prepared: Prepared, sample: str) -> dict[str, Any]:
     points, classes = read_sample(sample), classes_of(prepared)
     geobox = prepared.job.product.geobox
     names = {land.value: land.name for land in classes}
-    placed = points.to_crs(str(geobox.crs)).geometry
-    columns, rows = ~geobox.affine * (placed.x.to_numpy(), placed.y.to_numpy())
-    values = _values_at(_layers(prepared)["class"], np.floor(rows).astype(int), np.floor(columns).astype(int))
+    values = _values_at(_layers(prepared)["class"], *pixels_of(points, geobox))
     mapped = np.array([names.get(int(value), "") for value in values], dtype=object)
     # a point that the map has no class for says nothing of it
     reference = np.where(mapped == "", "", references_of(points))

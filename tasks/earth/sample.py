@@ -219,6 +219,13 @@ def read_sample(path: str | Path) -> GeoDataFrame:
     return frame.to_crs("EPSG:4326")
 
 
+def pixels_of(sample: GeoDataFrame, geobox: GeoBox) -> tuple[np.ndarray, np.ndarray]:
+    """Return row and column of the pixel that each point lies in, (point,) int each; beyond the grid where it lies there."""
+    points = sample.to_crs(str(geobox.crs)).geometry
+    column, row = ~geobox.affine * (points.x.to_numpy(), points.y.to_numpy())
+    return np.floor(row).astype(int), np.floor(column).astype(int)
+
+
 # --- parts ------------------------------------------------------------------------------------------------------
 
 

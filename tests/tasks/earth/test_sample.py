@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from storage.classes import CANOPY_CLASSES, NO_CLASS
 from tasks.earth.accuracy import ProbabilitySampleError, estimate_from_sample
-from tasks.earth.sample import FIELDS, Allocation, Strata, allocate, draw_sample, read_sample, write_sample
+from tasks.earth.sample import FIELDS, Allocation, Strata, allocate, draw_sample, pixels_of, read_sample, write_sample
 from tasks.errors import ConfigurationError
 
 GRID = GeoBox((100, 120), Affine(10, 0, 400_000, 0, -10, 5_500_000), "EPSG:32630")
@@ -42,6 +42,16 @@ def test_units_lie_on_pixels_of_their_stratum_and_none_twice() -> None:
     assert list(sample.columns) == [*FIELDS, "geometry"]
     assert (sample["reference"] == "").all()
     assert sample["pixel_area_m2"].eq(100).all()
+
+
+def test_points_are_found_again_on_the_grid_they_were_drawn_from_and_on_a_part_of_it() -> None:
+    values = a_map()
+    sample = draw(values, Allocation(300)).to_crs("EPSG:4326")
+    row, column = pixels_of(sample, GRID)
+    assert (np.array(["none", "broadleaved", "conifer"])[values[row, column]] == sample["map_class"]).all()
+    there = pixels_of(sample, GRID[30:60, 20:50])
+    assert (there[0] == row - 30).all()
+    assert (there[1] == column - 20).all()
 
 
 def test_inclusion_probabilities_are_units_over_pixels() -> None:
