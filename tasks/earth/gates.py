@@ -17,6 +17,8 @@ from storage.errors import StorageError
 from storage.export import ArrayLike, blocks
 from storage.location import Location
 from storage.publish import ProductKey
+from storage.schema import CHUNK
+from tasks.earth.grid import TILE_PIXELS
 from tasks.earth.last_map import LastMap, open_classes
 from tasks.earth.layers import CLEAR_COUNT, NO_COUNT, NO_PROBABILITY, PROBABILITY_SCALE
 from tasks.earth.mapping import MapPlan
@@ -33,7 +35,6 @@ SEAM_ERRORS = 4.0
 SMALL_DRIFT = 0.01
 """Share of the area below which a class may come and go whatever its relative change."""
 
-TILE, REGION = 1024, 256
 _BLOCK = 1024
 
 
@@ -286,7 +287,7 @@ def score_seams(
     rows, columns = (int(size) for size in product.geobox.shape)
     canopy = _Canopy(sources["probability"], classes)
     scores = {}
-    for kind, every, but in (("tiles", TILE, 0), ("regions", REGION, TILE)):
+    for kind, every, but in (("tiles", TILE_PIXELS, 0), ("regions", CHUNK, TILE_PIXELS)):
         lines = border_lines(product.geobox, anchor, every, but=but)
         found = seam_score(canopy, (rows, columns), *lines)
         scores[kind] = {
@@ -299,16 +300,16 @@ def score_seams(
 
 @dataclass(frozen=True)
 class _Canopy:
-    """Gives the probability of any class but `NO_CANOPY`."""
+    """Gives the probability of any class but `NO_CANOPY`; where no class is called so, of any but the first."""
 
     probability: ArrayLike
     classes: tuple[LandClass, ...]
 
     def __call__(self, rows: slice, columns: slice) -> np.ndarray:
-        stored = np.asarray(self.probability[:, rows, columns])
-        trees = [number for number, land in enumerate(self.classes) if land.name != NO_CANOPY]
-        canopy = stored[trees].astype(np.float32).sum(axis=0) * np.float32(PROBABILITY_SCALE)
-        canopy[stored[0] == NO_PROBABILITY] = np.nan
+        none = next((number for number, land in enumerate(self.classes) if land.name == NO_CANOPY), 0)
+        stored = np.asarray(self.probability[none, rows, columns])
+        canopy = 1 - stored.astype(np.float32) * np.float32(PROBABILITY_SCALE)
+        canopy[stored == NO_PROBABILITY] = np.nan
         return canopy
 
 

@@ -17,7 +17,7 @@ from storage.location import Location, resolve
 from storage.publish import Receipt
 from storage.regions import cut_regions
 from tasks.earth.canopy_product import MapSpec, write_map
-from tasks.earth.gates import CHECKS, Checked, GateRules, check_map
+from tasks.earth.gates import CHECKS, Checked, GateRules, check_map, score_seams
 from tasks.earth.grid import Tile
 from tasks.earth.last_map import find_last
 from tasks.earth.layers import map_layers
@@ -157,6 +157,16 @@ def test_a_step_over_a_border_of_regions_fails(tmp_path: Path) -> None:
     away["probability"][0, :, 300:] -= 400
     away["probability"][1, :, 300:] += 400
     assert failed(check(tmp_path / "b", away)) == []
+
+
+def test_a_step_is_seen_where_no_class_is_called_none() -> None:
+    arrays = layers()
+    arrays["probability"][0, :, 256:] -= 400
+    arrays["probability"][1, :, 256:] += 400
+    renamed = (replace(CANOPY_CLASSES[0], name="open"), *CANOPY_CLASSES[1:])
+    found = score_seams(PLAN, spec_of().product, arrays, renamed)
+    assert found["regions"]["ratio"] > 1.5
+    assert found == score_seams(PLAN, spec_of().product, arrays, CANOPY_CLASSES)
 
 
 def test_a_class_that_grows_too_fast_fails_against_the_last_map_only(tmp_path: Path, warehouse: Path) -> None:
