@@ -11,7 +11,6 @@ import numpy as np
 
 from models.forest import ForestClassifier, ForestConfig, temporal_statistics
 from storage.classes import LandClass
-from storage.cube import SeriesBlock
 from tasks.earth.label_splits import NO_FOLD, blocked_folds
 from tasks.earth.mapping import to_physical
 from tasks.earth.scores import RankingScores, class_scores, ranking_scores
@@ -69,18 +68,6 @@ class LabelledBlock:
     dates: np.ndarray
     labels: np.ndarray
     folds: np.ndarray
-
-    @classmethod
-    def from_series(cls, series: SeriesBlock, labels: np.ndarray, folds: np.ndarray) -> LabelledBlock:
-        """Return the block of a region read from a cube, with labels and folds (y, x) of the same region."""
-        times, bands = series.reflectance.shape[:2]
-        return cls(
-            series.reflectance.reshape(times, bands, -1),
-            series.valid.reshape(times, -1),
-            series.times.astype("datetime64[D]"),
-            labels.ravel(),
-            folds.ravel(),
-        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -367,15 +367,6 @@ def _gathered(
         if part is not None:
             _lay_under(found, part)
     return found
-
-
-def map_region(
-    plan: MapPlan, classifier: Classifier, classes: tuple[LandClass, ...], region: Region
-) -> dict[str, np.ndarray]:
-    """Return the layers of a canopy map in one region as they are staged."""
-    return fill_region(
-        plan, region, map_layers(classes), partial(classify_block, classifier=classifier, classes=classes)
-    )
 
 
 def classify_block(block: SeriesBlock, classifier: Classifier, classes: tuple[LandClass, ...]) -> dict[str, np.ndarray]:

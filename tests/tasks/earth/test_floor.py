@@ -11,7 +11,6 @@ from sklearn.metrics import average_precision_score
 
 from models.forest import ForestClassifier, ForestConfig, feature_names, temporal_statistics
 from storage.classes import CANOPY_CLASSES, NO_CLASS
-from storage.cube import SeriesBlock
 from tasks.earth.floor import (
     FloorSettings,
     LabelledBlock,
@@ -93,8 +92,7 @@ def test_a_block_as_stored_gives_the_same_features_as_a_physical_one() -> None:
     stored[3, 1, 7] = 0
     physical = stored.astype(np.float32) * np.float32(1e-4)
     physical[3, 1, 7] = np.nan
-    series = SeriesBlock(stored.reshape(30, 2, 20, 20), one.valid.reshape(30, 20, 20), DATES.astype("datetime64[us]"))
-    from_cube = LabelledBlock.from_series(series, one.labels.reshape(20, 20), one.folds.reshape(20, 20))
+    from_cube = LabelledBlock(stored, one.valid, DATES, one.labels, one.folds)
     plain = LabelledBlock(physical, one.valid, DATES, one.labels, one.folds)
     a, b = (draw_pixels([x], bands=BANDS, classes=CANOPY_CLASSES, settings=SETTINGS) for x in (from_cube, plain))
     np.testing.assert_array_equal(a.features, b.features)

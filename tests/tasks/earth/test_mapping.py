@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from storage.classes import CANOPY_OR_NOT, NO_CLASS
 from storage.cube import DateEntry, SeriesBlock, create_cube, write_cube
 from storage.export import Layer
 from storage.location import resolve
+from storage.regions import Region
 from storage.schema import CubeSchema
 from tasks.earth.grid import tiles_of
-from tasks.earth.layers import LOOKS, NO_COUNT, NO_PROBABILITY
+from tasks.earth.layers import LOOKS, NO_COUNT, NO_PROBABILITY, map_layers
 from tasks.earth.mapping import (
     AmongNeighbours,
     MapPlan,
@@ -27,7 +29,6 @@ from tasks.earth.mapping import (
     count_looks,
     empty_layers,
     fill_region,
-    map_region,
     plan_map,
     regions_by_tile,
     windowed,
@@ -78,11 +79,16 @@ def mapped(tmp_path: Path) -> tuple[MapPlan, np.ndarray]:
     return plan_map(str(tmp_path), area, crs=crs), truth
 
 
+def map_region(plan: MapPlan, region: Region) -> dict[str, np.ndarray]:
+    fill = partial(classify_block, classifier=Brightness(), classes=CANOPY_OR_NOT)
+    return fill_region(plan, region, map_layers(CANOPY_OR_NOT), fill)
+
+
 def gather(plan: MapPlan, name: str) -> np.ndarray:
     rows, columns = plan.staging.shape
     whole: dict[str, np.ndarray] = {}
     for region in plan.regions:
-        layers = map_region(plan, Brightness(), CANOPY_OR_NOT, region)
+        layers = map_region(plan, region)
         for key, values in layers.items():
             if key not in whole:
                 fill = {"class": NO_CLASS, "probability": NO_PROBABILITY, "clear_count": NO_COUNT}.get(key, 0)
@@ -122,7 +128,7 @@ def test_outside_the_area_nothing_is_mapped(mapped: tuple[MapPlan, np.ndarray]) 
 def test_until_leaves_later_looks_out(tmp_path: Path, mapped: tuple[MapPlan, np.ndarray]) -> None:
     plan, _ = mapped
     earlier = plan_map(plan.warehouse, plan.area, crs="EPSG:32630", until=np.datetime64("2021-05-15"))
-    layers = map_region(earlier, Brightness(), CANOPY_OR_NOT, earlier.regions[0])
+    layers = map_region(earlier, earlier.regions[0])
     assert layers["clear_count"][layers["clear_count"] != NO_COUNT].max() == 1
     assert layers["last_clear_date"].max() == (np.datetime64("2021-05-01") - np.datetime64("1970-01-01")).astype(int)
 
