@@ -8,6 +8,8 @@ NO_CLASS = 255
 """Value of a class raster where there is no prediction."""
 NO_CANOPY = "none"
 """Name of the class that is no canopy; where a map has it, all other classes together are canopy."""
+CANOPY = "canopy"
+"""Name of the class that is canopy of any kind."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,12 @@ class LandClass:
 
 
 CANOPY_CLASSES = (
-    LandClass(0, "none", "No tree canopy", "#e8e0cf"),
+    LandClass(0, NO_CANOPY, "No tree canopy", "#e8e0cf"),
     LandClass(1, "broadleaved", "Broadleaved", "#7fb53c"),
     LandClass(2, "conifer", "Conifer", "#1d5b3a"),
 )
 
 CANOPY_OR_NOT = (
-    LandClass(0, "none", "No tree canopy", "#e8e0cf"),
-    LandClass(1, "canopy", "Tree canopy", "#2e7d32"),
+    LandClass(0, NO_CANOPY, "No tree canopy", "#e8e0cf"),
+    LandClass(1, CANOPY, "Tree canopy", "#2e7d32"),
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from storage.classes import NO_CLASS, LandClass
+from storage.classes import CANOPY, CANOPY_CLASSES, NO_CANOPY, NO_CLASS, LandClass
 from tasks.errors import ConfigurationError
 
 IGNORE = "ignore"
@@ -135,12 +135,14 @@ class KnownClasses:
     def of(cls, classes: Sequence[LandClass], rules: LabelRules, where: str) -> KnownClasses:
         """Return the classes of a map as the rules spell them.
 
+        To classes that know canopy and not its kinds, each kind is canopy: an inventory's table serves both.
+
         Raises
         ------
         ConfigurationError
             Where a value is mapped to what is no class.
         """
-        by_name = {known.name: known.value for known in classes} | {IGNORE: NO_CLASS}
+        by_name = _kinds_as_canopy(classes) | {known.name: known.value for known in classes} | {IGNORE: NO_CLASS}
         wrong = sorted({name for name in (*rules.values.values(), rules.outside) if name not in by_name})
         if wrong:
             raise ConfigurationError(
@@ -166,6 +168,11 @@ class KnownClasses:
                 "Map each value to a class or to 'ignore'"
             )
         return {value: self.value_of.get(_text(value), NO_CLASS) for value in found}
+
+
+def _kinds_as_canopy(classes: Sequence[LandClass]) -> dict[str, int]:
+    kinds = [kind.name for kind in CANOPY_CLASSES if kind.name != NO_CANOPY]
+    return {kind: known.value for known in classes if known.name == CANOPY for kind in kinds}
 
 
 def require_plausible(path: str, crs: Any, bounds: Sequence[float]) -> None:

@@ -15,7 +15,7 @@ from flows.cli import app
 from flows.config import LABEL_TABLES, LabelSettings, TrainFloorConfig, make_config
 from flows.labels import to_rules
 from flows.train import to_request
-from storage.classes import CANOPY_CLASSES, NO_CLASS
+from storage.classes import CANOPY_CLASSES, CANOPY_OR_NOT, NO_CLASS
 from tasks.earth.labels import open_labels
 from tasks.errors import UsageError
 
@@ -65,6 +65,8 @@ def test_labels_of_the_inventory_are_read_by_its_table(tmp_path: Path) -> None:
     )
     found = open_labels(path, CANOPY_CLASSES, rules).on(GRID)
     assert found[3, [3, 15, 25]].tolist() == [2, NO_CLASS, 0]
+    together = open_labels(path, CANOPY_OR_NOT, rules).on(GRID)
+    assert together[3, [3, 15, 25]].tolist() == [1, NO_CLASS, 0]
 
 
 def test_training_reads_up_to_the_date_of_the_labels_unless_told_otherwise() -> None:

@@ -17,7 +17,7 @@ from shapely.affinity import translate
 from shapely.geometry import Point, box
 from shapely.ops import unary_union
 
-from storage.classes import CANOPY_CLASSES, CANOPY_OR_NOT, NO_CLASS
+from storage.classes import CANOPY_CLASSES, CANOPY_OR_NOT, NO_CLASS, LandClass
 from tasks.earth.label_rules import LabelRules, Reason
 from tasks.earth.labels import open_labels
 from tasks.errors import ConfigurationError
@@ -144,6 +144,15 @@ def test_what_is_no_class_is_named(tmp_path: Path, change: dict[str, object], me
     path = write_polygons(tmp_path / "a.gpkg", ["elm"], [pixels(0, 0, 5, 5)])
     with pytest.raises(ConfigurationError, match=message):
         open_labels(path, CANOPY_CLASSES, LabelRules(**change))
+
+
+def test_kinds_of_canopy_are_canopy_to_classes_without_kinds_and_nothing_else_is(tmp_path: Path) -> None:
+    path = write_polygons(tmp_path / "a.gpkg", ["larch", "broadleaved"], [pixels(0, 0, 9, 9), pixels(12, 0, 20, 9)])
+    rules = LabelRules(values={"larch": "conifer"}, outside="none", margin=0)
+    assert open_labels(path, CANOPY_OR_NOT, rules).on(GRID)[3, [3, 15, 25]].tolist() == [1, 1, 0]
+    scrub = (LandClass(0, "none", "None", "#000000"), LandClass(1, "scrub", "Scrub", "#ffffff"))
+    with pytest.raises(ConfigurationError, match="mapped to conifer; the classes are none, scrub, ignore"):
+        open_labels(path, scrub, rules)
 
 
 def test_unmapped_values_may_be_ignored(tmp_path: Path) -> None:
