@@ -315,9 +315,7 @@ def train_canopy(
         ),
     ] = "earthpt-distilled",
     until: Until = None,
-    window_days: Annotated[
-        int | None, typer.Option(help="Use looks of so many days up to the last day only, e.g. 365.")
-    ] = None,
+    window_days: WindowDays = None,
     allow_unmasked: Unmasked = False,
     tuning: Annotated[str, typer.Option(help="frozen: the head alone; lora or full: EarthPT too (slow).")] = "frozen",
     published: Annotated[
@@ -990,7 +988,7 @@ def evaluate_canopy(
         str | None,
         typer.Option(help="Day of the map, YYYY-MM-DD: the last whose looks are read; by default the labels'."),
     ] = None,
-    window_days: Annotated[int | None, typer.Option(help="Only looks of so many days up to that day.")] = None,
+    window_days: WindowDays = None,
     floor_labels: Annotated[
         str | None,
         typer.Option(help="What the forest is trained on; by default the labels, cross-validated or not held out."),

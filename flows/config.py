@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from storage import classes
 from tasks.errors import ConfigurationError, UsageError
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
@@ -29,16 +31,8 @@ class ClassSettings(Settings):
     colour: str = Field(pattern="^#[0-9a-fA-F]{6}$", description="#rrggbb")
 
 
-CANOPY = (
-    ClassSettings(value=0, name="none", title="No tree canopy", colour="#e8e0cf"),
-    ClassSettings(value=1, name="broadleaved", title="Broadleaved", colour="#7fb53c"),
-    ClassSettings(value=2, name="conifer", title="Conifer", colour="#1d5b3a"),
-)
-
-CANOPY_OR_NOT = (
-    ClassSettings(value=0, name="none", title="No tree canopy", colour="#e8e0cf"),
-    ClassSettings(value=1, name="canopy", title="Tree canopy", colour="#2e7d32"),
-)
+CANOPY = tuple(ClassSettings(**asdict(land)) for land in classes.CANOPY_CLASSES)
+CANOPY_OR_NOT = tuple(ClassSettings(**asdict(land)) for land in classes.CANOPY_OR_NOT)
 
 DEFAULT_RUN = Path(__file__).parent / "configs" / "default.yaml"
 LABEL_TABLES = Path(__file__).parent / "label_tables"
