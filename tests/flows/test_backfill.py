@@ -91,6 +91,8 @@ def test_a_dry_run_says_which_maps_are_there_and_writes_nothing(tmp_path: Path) 
     published = publish_checked(prepared, check_prepared(prepared, LOOSE))
     arguments = [
         "backfill",
+        "--model",
+        "floor",
         "--aoi",
         str(area),
         "--warehouse",
