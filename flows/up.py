@@ -250,8 +250,13 @@ def _end(processes: list[psutil.Process]) -> None:
 def _wait_for_health(service: Service, server: subprocess.Popen[bytes], stopped: threading.Event) -> None:
     deadline = time.monotonic() + START_S
     while not _answers(f"{service.dashboard}/api/health"):
-        if server.poll() is not None or time.monotonic() > deadline or stopped.is_set():
+        if server.poll() is not None or stopped.is_set():
             raise ConfigurationError(f"the server did not come up; {_last_words(service, 'server')}")
+        if time.monotonic() > deadline:
+            raise ConfigurationError(
+                f"the server does not answer after {START_S:.0f} s: start it again when the machine is less busy "
+                f"(see {_log(service, 'server')})"
+            )
         stopped.wait(0.5)
 
 

@@ -15,6 +15,8 @@ from flows.config import (
     BackfillConfig,
     ChangeConfig,
     EmbedConfig,
+    EvaluateCanopyConfig,
+    EvaluateForecastConfig,
     ForecastConfig,
     IngestConfig,
     MapConfig,
@@ -49,6 +51,8 @@ KINDS: dict[str, type[Settings]] = {
     "update": UpdateConfig,
     "backfill": BackfillConfig,
     "change": ChangeConfig,
+    "evaluate_canopy": EvaluateCanopyConfig,
+    "evaluate_forecast": EvaluateForecastConfig,
 }
 DEPLOYED = {
     "archive-to-map": "default",
@@ -65,6 +69,8 @@ DEPLOYED = {
     "update-canopy-map": "update",
     "backfill-canopy-map": "backfill",
     "change-canopy": "change",
+    "evaluate-canopy": "evaluate_canopy",
+    "evaluate-forecast": "evaluate_forecast",
 }
 ENTRIES = {entry["name"]: entry for entry in deployments()["deployments"]}
 
