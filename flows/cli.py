@@ -325,10 +325,14 @@ def train_canopy(
     head: Annotated[
         str | None, typer.Option(help="Canopy model whose head to begin with, whatever EarthPT it was trained on.")
     ] = None,
+    dropout: Annotated[float, typer.Option(help="Of a new head; 0.1 where labels are many.")] = 0.4,
     places: Annotated[int, typer.Option(help="Generated places to learn from too; alone without labels.")] = 0,
     pixels: Annotated[int, typer.Option(help="Labelled pixels that are read, about.")] = 250_000,
     steps: Annotated[int, typer.Option(help="Updates at most.")] = 600,
-    learning_rate: Annotated[float, typer.Option(help="At its highest.")] = 2e-3,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="At its highest; by default 2e-3, 3e-4 where a head is followed outside of polygons."),
+    ] = None,
     focus: Annotated[float, typer.Option(help="Exponent of the focal loss; 0 is cross-entropy.")] = 0.0,
     balanced: Annotated[bool, typer.Option("--balanced", help="Classes weigh alike, whatever their share.")] = False,
     doubt: Annotated[
@@ -374,6 +378,7 @@ def train_canopy(
         "published": published,
         "fresh_head": fresh_head,
         "head": head,
+        "dropout": dropout,
         "places": places,
         "pixels": pixels,
         "steps": steps,

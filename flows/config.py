@@ -234,10 +234,11 @@ class TrainCanopyConfig(Settings):
     )
     months: int = Field(12, ge=0, le=36, description="days of the year that a new head asks EarthPT about")
     hidden: int = Field(64, ge=4, description="width of a new head")
-    reach: int = Field(4, ge=0, le=16, description="pixels to each side that a new head sees")
+    reach: int = Field(5, ge=0, le=16, description="pixels to each side that a new head sees")
+    dropout: float = Field(0.4, ge=0, lt=1, description="of a new head; 0.1 where labels are many")
     rank: int = Field(4, ge=1, description="of lora")
     steps: int = Field(600, ge=1, description="updates at most")
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float | None = Field(None, gt=0, description="by default 2e-3; 3e-4 where a head is followed")
     focus: float = Field(0.0, ge=0, description="exponent of the focal loss")
     balanced: bool = Field(False, description="classes weigh alike")
     doubt: float = Field(
@@ -580,8 +581,9 @@ class PipelineConfig(Settings):
 
     simulate: SimulateSettings | None = Field(None, description="make the generated archive first")
     ingest: IngestConfig
-    train: TrainCanopyConfig | TrainFloorConfig = Field(
-        description="a canopy head where it names a backbone, else the floor"
+    train: TrainCanopyConfig | TrainFloorConfig | None = Field(
+        None,
+        description="a canopy head where it names a backbone, else the floor; nothing where the map's model is there",
     )
     map: MapConfig
 
@@ -591,10 +593,10 @@ Config = TypeVar("Config", bound=Settings)
 
 def with_warehouse(config: PipelineConfig, warehouse: str) -> PipelineConfig:
     """Return the settings of the main job with every step on another warehouse."""
-    steps = {
-        name: getattr(config, name).model_copy(update={"warehouse": warehouse}) for name in ("ingest", "train", "map")
-    }
-    return config.model_copy(update=steps)
+    steps = {name: getattr(config, name) for name in ("ingest", "train", "map")}
+    return config.model_copy(
+        update={name: step and step.model_copy(update={"warehouse": warehouse}) for name, step in steps.items()}
+    )
 
 
 def load_config(path: Path, kind: type[Config], **overrides: Any) -> Config:

@@ -19,12 +19,12 @@ from tasks.simulate import generate_archive
 
 @flow(name="archive-to-map")
 def archive_to_map(config: PipelineConfig) -> Any:
-    """Ingest an area, train the classifier on its labels, and publish the map."""
+    """Ingest an area, train a model where that is asked for, and publish the map."""
     simulate_if_asked(config.simulate)
     ingested: Any = ingest_earth(config.ingest)
-    trained = train_as_asked(config.train)
+    trained = () if config.train is None else (train_as_asked(config.train),)
     mapped: Any = map_canopy(config.map)
-    return conclude(ingested, trained, mapped)
+    return conclude(ingested, *trained, mapped)
 
 
 def train_as_asked(config: TrainCanopyConfig | TrainFloorConfig) -> Any:

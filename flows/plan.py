@@ -118,9 +118,10 @@ def describe_pipeline(config: PipelineConfig) -> dict[str, Any]:
     else:
         steps["ingest"] = describe_plan(config.ingest)
         lines += steps["ingest"].pop("lines")
-    steps["train"] = config.train.name
-    learned = config.train.labels.path if config.train.labels else "generated places"
-    lines.append(f"train     {config.train.name} on {learned}")
+    if config.train is not None:
+        steps["train"] = config.train.name
+        learned = config.train.labels.path if config.train.labels else "generated places"
+        lines.append(f"train     {config.train.name} on {learned}")
     try:
         steps["map"] = describe_map(config.map)
         lines += [f"map       {line}" for line in steps["map"].pop("lines")]

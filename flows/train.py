@@ -69,6 +69,7 @@ def to_canopy_request(config: TrainCanopyConfig) -> CanopyRequest:
         months=0 if config.published else config.months,
         hidden=config.hidden,
         reach=0 if config.published else config.reach,
+        dropout=config.dropout,
         rank=config.rank,
         steps=config.steps,
         learning_rate=config.learning_rate,

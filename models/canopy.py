@@ -57,7 +57,7 @@ class CanopyConfig:
     band_dropout: float = 0.5
     months: int = 12
     hidden: int = 64
-    reach: int = 4
+    reach: int = 5
     dropout: float = 0.1
 
     @property

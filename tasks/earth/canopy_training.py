@@ -55,6 +55,7 @@ Tuning = Literal["frozen", "lora", "full"]
 _PLACES_HELD_OUT = 8
 _PATCH, _PATCHES = 32, 8
 """Pixels on a side of the labels of a patch, and patches in a batch."""
+_RATE, _GENTLE_RATE = 2e-3, 3e-4
 _WOOD_WIDTH, _WOOD_PIXELS = 5, 100
 """Side and pixels of a wood that no inventory leaves out: 50 m and 1 ha at 10 m."""
 _SERIES_LOOKS = 84
@@ -115,14 +116,15 @@ class HeadChoice:
         Whether to begin with a new head where there is a trained one.
     head : str or None
         A canopy model whose head to begin with, whatever EarthPT it was trained on: all give reflectance of months.
-    months, hidden, reach : int
+    months, hidden, reach, dropout : int, int, int, float
         Of a new head; see `CanopyConfig`.
     rank : int
         Of ``lora``.
     steps : int
         Updates at most.
-    learning_rate : float
-        At its highest.
+    learning_rate : float, optional
+        At its highest; by default 2e-3, and 3e-4 where a trained head is followed outside of polygons, since what an inventory calls
+        wood holds gaps and young growth too.
     focus : float
         Exponent of the focal loss, 0 for cross-entropy.
     balanced : bool
@@ -138,10 +140,11 @@ class HeadChoice:
     head: str | None = None
     months: int = 12
     hidden: int = 64
-    reach: int = 4
+    reach: int = 5
+    dropout: float = 0.4
     rank: int = 4
     steps: int = 600
-    learning_rate: float = 2e-3
+    learning_rate: float | None = None
     focus: float = 0.0
     balanced: bool = False
     doubt: float = 0.5
@@ -221,10 +224,12 @@ def train_canopy(request: CanopyRequest, on_progress: Progress | None = None) ->
     _require_classes(cells, request.classes)
     if opinion is None:
         model.head.measure(_sample(cells))
+    rate = request.head.learning_rate or (_GENTLE_RATE if doubting else _RATE)
+    choice = replace(request.head, learning_rate=rate)
     # whether what was learned elsewhere holds here is for the labels to say, where they can be believed
     rivals = [model, _anew(model, cells, request)] if opinion and ground and not doubting else [model]
     courses = [
-        fit_head(one, cells, request.head, classes=request.classes, seed=request.seed, on_progress=on_progress)
+        fit_head(one, cells, choice, classes=request.classes, seed=request.seed, on_progress=on_progress)
         for one in rivals
     ]
     course = max(courses, key=lambda one: one.best[0])
@@ -272,7 +277,7 @@ def first_model(start: LoadedNetwork, request: CanopyRequest) -> CanopyNet:
             f"model {start.reference.name} is of kind {start.kind}; a canopy map is made with earthpt or canopy"
         )
     kept = {one.name: getattr(backbone.config, one.name) for one in fields(EarthPTConfig)}
-    chosen = {name: getattr(request.head, name) for name in ("months", "hidden", "reach")}
+    chosen = {name: getattr(request.head, name) for name in ("months", "hidden", "reach", "dropout")}
     model = CanopyNet(
         CanopyConfig(classes=values, **kept, **chosen), generator=torch.Generator().manual_seed(request.seed)
     )
@@ -547,10 +552,10 @@ class Course:
 
     def go(self) -> None:
         """Train the head, then how looks are read where that was asked, and load the weights that were best."""
-        choice, seed = self.choice, self.seed
+        choice, seed, rate = self.choice, self.seed, self.choice.learning_rate or _RATE
         self._judge(self.model)
         self.model.backbone.requires_grad_(False)
-        self._fit(GridBatches(self.train, _PATCH, _PATCHES, seed), choice.steps, choice.learning_rate)
+        self._fit(GridBatches(self.train, _PATCH, _PATCHES, seed), choice.steps, rate)
         self.model.load_state_dict(self.kept)
         if choice.tuning != "frozen":
             read = tuple(cell for cell in self.train if cell.series is not None)
@@ -559,7 +564,7 @@ class Course:
                 add_lora(self.model.backbone, rank=choice.rank, generator=torch.Generator().manual_seed(seed))
             else:
                 self.model.backbone.requires_grad_(True)
-            self._fit(SeriesBatches(read, _PATCH // 2, seed), choice.steps // 4, choice.learning_rate / 10)
+            self._fit(SeriesBatches(read, _PATCH // 2, seed), choice.steps // 4, rate / 10)
             if choice.tuning == "lora":
                 merge_lora(self.model.backbone)
         self.model.requires_grad_(True)

@@ -1,0 +1,64 @@
+"""The canopy heads that come with the package: what they stand on, and that they find canopy they never saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.canopy import CanopyNet
+from storage.classes import CANOPY_CLASSES
+from storage.location import Location, resolve
+from tasks.earth.canopy_cells import TRAIN, place_cell
+from tasks.earth.model_files import LoadedNetwork, load_network
+from tasks.earth.scores import ranking_scores
+
+HEADS = {"canopy-distilled": "earthpt-distilled", "canopy-small": "earthpt-small"}
+UNSEEN = 90_001
+"""Of a generated place; training draws from 0 on. Odd, so that it is read with few bands too."""
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Location:
+    return resolve(tmp_path / "empty")
+
+
+def model_of(network: LoadedNetwork) -> CanopyNet:
+    assert isinstance(network.model, CanopyNet)
+    return network.model
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_stands_on_the_earthpt_that_it_names(warehouse: Location, name: str) -> None:
+    head, backbone = load_network(warehouse, name), load_network(warehouse, HEADS[name])
+    assert head.legend == CANOPY_CLASSES
+    assert head.training["backbone"]["name"] == backbone.reference.name
+    assert head.training["backbone"]["sha256"] == backbone.reference.weights_sha256
+    own = backbone.model.state_dict()
+    assert all(torch.equal(tensor, own[key]) for key, tensor in model_of(head).backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_is_small_and_says_what_it_cannot_do(name: str) -> None:
+    folder = Path(__file__).parents[3] / "models" / "weights" / name
+    assert (folder / "weights.safetensors").stat().st_size < 16 * 2**20
+    card = (folder / "card.md").read_text()
+    assert "No real label that tells conifer from broadleaved" in card
+    assert "generated places" in card
+
+
+def test_canopy_of_a_place_it_never_saw_is_found_with_all_bands_and_with_few(
+    warehouse: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.earth.canopy_cells.PLACE", 72)
+    model = model_of(load_network(warehouse, "canopy-distilled"))
+    whole, fewer = place_cell(model, UNSEEN, classes=CANOPY_CLASSES, part=TRAIN)
+    for cell, least in ((whole, 0.75), (fewer, 0.6)):
+        with torch.inference_mode():
+            logits = model.logits(torch.from_numpy(cell.features.astype(np.float32))[None])[0]
+        canopy = 1 - logits.softmax(dim=0)[0].numpy()
+        scores = ranking_scores((cell.labels > 0).ravel(), canopy.ravel())
+        assert scores.pr_auc is not None
+        assert scores.pr_auc > least > scores.prevalence
