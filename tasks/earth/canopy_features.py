@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from tasks.earth.series_batches import RegionSeries, batches_of
 
 LOOKS = 256
 """Newest valid looks of a pixel that are read."""
-PIXELS_AT_ONCE = 16_384
+PIXELS_AT_ONCE = 4096
+"""Of one thread; fixed, so that results do not depend on how many threads there are."""
 
 
 def pixel_features(model: CanopyNet, series: RegionSeries) -> np.ndarray:
@@ -40,7 +42,7 @@ def pixel_features(model: CanopyNet, series: RegionSeries) -> np.ndarray:
 def grid_features(
     model: CanopyNet, reflectance: np.ndarray, valid: np.ndarray, dates: np.ndarray, *, bands: Sequence[str]
 ) -> np.ndarray:
-    """Return the features of a window of a cube: (feature, y, x) float32.
+    """Return the features of a window of a cube, parts of it side by side: (feature, y, x) float32.
 
     Parameters
     ----------
@@ -56,8 +58,17 @@ def grid_features(
     """
     rows, columns = valid.shape[1:]
     flat = np.zeros((rows * columns, model.config.features), dtype=np.float32)
-    for pixels, series in _parts(reflectance, valid, dates, tuple(bands)):
-        flat[pixels] = pixel_features(model, series)
+
+    def read(part: tuple[slice, RegionSeries]) -> None:
+        flat[part[0]] = pixel_features(model, part[1])
+
+    # batches are small: two threads of one core each do half as much again as one thread on two cores
+    cores = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(read, _parts(reflectance, valid, dates, tuple(bands))))
+    finally:
+        torch.set_num_threads(cores)
     return np.ascontiguousarray(flat.T).reshape(-1, rows, columns)
 
 
