@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -57,26 +57,20 @@ def grid_features(
         What the second axis of `reflectance` holds.
     """
     rows, columns = valid.shape[1:]
+    times, count = reflectance.shape[:2]
+    stored, seen = reflectance.reshape(times, count, -1), valid.reshape(times, -1)
     flat = np.zeros((rows * columns, model.config.features), dtype=np.float32)
 
-    def read(part: tuple[slice, RegionSeries]) -> None:
-        flat[part[0]] = pixel_features(model, part[1])
+    def read(part: slice) -> None:
+        series = RegionSeries(to_physical(stored[:, :, part]), seen[:, part], dates, tuple(bands))
+        flat[part] = pixel_features(model, series)
 
+    parts = [slice(start, start + PIXELS_AT_ONCE) for start in range(0, rows * columns, PIXELS_AT_ONCE)]
     # batches are small: two threads of one core each do half as much again as one thread on two cores
     cores = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(read, _parts(reflectance, valid, dates, tuple(bands))))
+            list(pool.map(read, parts))
     finally:
         torch.set_num_threads(cores)
     return np.ascontiguousarray(flat.T).reshape(-1, rows, columns)
-
-
-def _parts(
-    reflectance: np.ndarray, valid: np.ndarray, dates: np.ndarray, bands: tuple[str, ...]
-) -> Iterator[tuple[slice, RegionSeries]]:
-    times, count = reflectance.shape[:2]
-    stored, seen = reflectance.reshape(times, count, -1), valid.reshape(times, -1)
-    for start in range(0, seen.shape[1], PIXELS_AT_ONCE):
-        part = slice(start, start + PIXELS_AT_ONCE)
-        yield part, RegionSeries(to_physical(stored[:, :, part]), seen[:, part], dates, bands)
