@@ -1192,7 +1192,7 @@ def _classes(scheme: str) -> list[dict[str, Any]]:
 
     schemes = {"canopy": CANOPY, "canopy-or-not": CANOPY_OR_NOT}
     if scheme not in schemes:
-        _stop(f"--classes {scheme}: one of {', '.join(schemes)}; other classes go into a configuration", USAGE)
+        _stop(f"canopus: --classes {scheme}: one of {', '.join(schemes)}; other classes go into a configuration", USAGE)
     return [settings.model_dump() for settings in schemes[scheme]]
 
 

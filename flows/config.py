@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from storage import classes
 from tasks.errors import ConfigurationError, UsageError
@@ -68,6 +70,19 @@ def _iso_day(value: Any) -> Any:
 
 
 IsoDay = Annotated[str, BeforeValidator(_iso_day)]
+
+
+_EVERY = "^[1-9][0-9]*[DWMY]$"
+
+
+def _step(every: Any) -> Any:
+    """Refuse in words what the pattern, which the dashboard's form reads, would refuse without any."""
+    if isinstance(every, str) and not re.fullmatch(_EVERY, every):
+        raise ValueError(f"{every} is no number of days, weeks, months or years, such as 10D, 2W, 3M or 1Y")
+    return every
+
+
+Every = Annotated[str, Field(pattern=_EVERY), BeforeValidator(_step)]
 
 
 class HttpSettings(Settings):
@@ -413,7 +428,7 @@ class BackfillConfig(Settings):
     map: MapConfig
     start: date
     end: date = Field(default_factory=lambda: datetime.now(UTC).date())
-    every: str = Field("1M", pattern=r"^[1-9][0-9]*[DWMY]$", description="time between maps: 1M, 3M, 1Y, 2W, 10D")
+    every: Every = Field("1M", description="time between maps: 1M, 3M, 1Y, 2W, 10D")
 
     @model_validator(mode="after")
     def _in_order(self) -> BackfillConfig:
@@ -627,9 +642,15 @@ def make_config(kind: type[Config], content: dict[str, Any], *, where: str = "")
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors()
-        ]
         prefix = f"{where}: " if where else ""
-        raise UsageError(prefix + "; ".join(lines)) from error
+        raise UsageError(prefix + "; ".join(_in_words(problem) for problem in error.errors())) from error
+
+
+def _in_words(problem: ErrorDetails) -> str:
+    """Return one thing that is wrong: the field, and what is wanted."""
+    said = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        said = "there is no such setting"
+    elif problem["type"].startswith("date_"):
+        said = f"{problem['input']} is no day, YYYY-MM-DD"
+    return ": ".join([*filter(None, [".".join(str(part) for part in problem["loc"])]), said])

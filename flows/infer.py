@@ -16,12 +16,15 @@ from tasks.earth.canopy_map import MapRequest
 from tasks.earth.gates import Checked, GateRules
 from tasks.earth.grid import read_area
 from tasks.earth.regional import Prepared
+from tasks.earth.sample import read_sample
 from tasks.infer import check_staged_map, fill_cell, freeze_map, publish_map, publish_product, report_map
 
 
 @flow(name="map-canopy")
 def map_canopy(config: MapConfig) -> Any:
     """Classify the cubes of an area region by region, and publish the map."""
+    if config.sample is not None:
+        read_sample(config.sample)  # one that cannot be read stops the run before it maps
     prepared = freeze_map(to_request(config))
     if prepared.present is not None and config.sample is None:
         return already_there(prepared)

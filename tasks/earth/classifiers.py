@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from models.forest import KIND as FOREST
 from storage.classes import LandClass
 from storage.location import Location
 from tasks.earth.canopy_classifier import CANOPY, CanopyClassifier
@@ -12,6 +13,7 @@ from tasks.earth.classifier_files import load_classifier
 from tasks.earth.mapping import Filling
 from tasks.earth.model_files import load_network
 from tasks.earth.model_folders import ModelReference, read_parts
+from tasks.errors import ConfigurationError
 
 
 class MapModel(Protocol):
@@ -48,10 +50,18 @@ def open_map_model(warehouse: Location, name: str) -> MapModel:
     ------
     NotFound
         Where there is no such model; the message lists those that are there.
+    ConfigurationError
+        Where it does not classify.
     SchemaMismatch
-        Where its files are damaged, or it does not classify.
+        Where its files are damaged.
     """
     reference, parts = read_parts(warehouse, name)
-    if parts.config.get("kind") == CANOPY:
+    kind = parts.config.get("kind")
+    if kind == CANOPY:
         return CanopyClassifier(load_network(warehouse, f"{reference.name}/{reference.version}"))
+    if kind != FOREST:
+        raise ConfigurationError(
+            f"model {reference.name} is of kind {kind}, which makes no map: name one that does, such as canopy-distilled, "
+            "or put a canopy head on an EarthPT with `canopus train canopy`"
+        )
     return load_classifier(warehouse, f"{reference.name}/{reference.version}")

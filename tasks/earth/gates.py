@@ -332,15 +332,15 @@ def _seams(seams: Mapping[str, Mapping[str, float]], rules: GateRules) -> Check 
     if rules.max_seam is None:
         return None
     # a ratio counts where it stands out of what lines nearby do by themselves
-    standing = {kind: found for kind, found in seams.items() if found["errors"] > SEAM_ERRORS}
-    worst = max((standing or seams).items(), key=lambda pair: pair[1]["ratio"])
-    kind, found = worst
+    measured = {kind: found for kind, found in seams.items() if found["pieces"]}
+    standing = {kind: found for kind, found in measured.items() if found["errors"] > SEAM_ERRORS}
+    kind, found = max((standing or measured or seams).items(), key=lambda pair: pair[1]["ratio"])
     bad = bool(standing) and found["ratio"] > rules.max_seam
     words = (
         f"canopy probability jumps {found['ratio']:.2f} times as much over borders of {kind} as beside them "
         f"({found['errors']:.1f} standard errors, {found['pieces']} pieces), up to {rules.max_seam:g} times is allowed"
     )
-    if not any(score["pieces"] for score in seams.values()):
+    if not measured:
         words = "the area lies within one region: it has no border"
     return _judged("seams", found["ratio"], rules.max_seam, not bad, words, rules)
 

@@ -217,9 +217,10 @@ def _find(warehouse: Location, name: str, version: str | None) -> tuple[str, Loc
 
 def _latest(warehouse: Location, name: str, present: list[str]) -> str:
     if not present:
-        known, shipped = (", ".join(names) or "none" for names in (list_models(warehouse), list_shipped()))
+        known, shipped = (", ".join(names) for names in (list_models(warehouse), list_shipped()))
+        held = f"there are: {known}" if known else "it holds none"
         raise NotFound(
-            f"no model {name!r} in {warehouse}; there are: {known}; shipped with canopus: {shipped}. "
+            f"no model {name!r} in {warehouse}; {held}; shipped with canopus: {shipped or 'none'}. "
             "Train one with `canopus train`"
         )
     try:

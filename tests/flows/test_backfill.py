@@ -37,8 +37,9 @@ def test_the_structure_cannot_be_allowed() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"start": "2022-01-01", "end": "2021-01-01"}, "lies after end"),
-        ({"start": "2021-01-01", "every": "monthly"}, "every"),
+        ({"start": "2022-01-01", "end": "2021-01-01"}, "^start 2022-01-01 lies after end"),
+        ({"start": "2021-01-01", "every": "monthly"}, "^every: monthly is no number of days, weeks, months or years"),
+        ({"start": "20210101"}, "^start: 20210101 is no day, YYYY-MM-DD"),
         ({"start": "2021-01-01", "every": "0M"}, "every"),
         ({"start": "2021-01-01", "map": {**MAP, "until": "2021-05-01"}}, "map.until is set by start"),
     ],
@@ -61,7 +62,7 @@ def test_the_update_asks_for_looks_that_are_fresh_on_the_last_day_searched() -> 
     ("option", "words"),
     [
         (("--gate", "max_age_days"), "--gate max_age_days: give name=value"),
-        (("--gate", "max_aeg_days=3"), "map.gates.max_aeg_days"),
+        (("--gate", "max_aeg_days=3"), "map.gates.max_aeg_days: there is no such setting"),
         (("--gate", "min_valid=1.5"), "map.gates.min_valid"),
         (("--allow", "structure"), "map.gates.allow"),
     ],

@@ -87,6 +87,11 @@ def test_it_works_with_bands_that_it_knows_and_says_which_it_does_not(warehouse:
         model.require_bands((*BANDS, "B01"))
 
 
+def test_a_network_that_does_not_classify_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="earthpt-distilled is of kind earthpt, which makes no map: name one"):
+        open_map_model(resolve(tmp_path), "earthpt-distilled")
+
+
 def test_the_cube_is_where_the_test_believes(warehouse: Path) -> None:
     plan: MapPlan = map_job(MapRequest(str(warehouse), area_of(grid()), "canopy")).plan
     assert [cube.path for cube in plan.cubes] == [TILE]

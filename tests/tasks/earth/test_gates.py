@@ -113,6 +113,8 @@ def test_a_sound_map_passes_every_check(tmp_path: Path, warehouse: Path) -> None
     assert checked.facts is not None
     assert checked.facts.counts == (512 * 472, 0, 512 * 40)
     assert checked.properties["canopus:seam_score"]["regions"]["pieces"] == 4
+    # the map lies within one tile: what is said is of the borders that it has
+    assert "over borders of regions" in next(found.sentence for found in checked.checks if found.name == "seams")
     checked.require()
 
 

@@ -63,6 +63,8 @@ def test_a_model_of_the_warehouse_comes_before_a_shipped_one_and_versions_choose
 
 
 def test_what_is_nowhere_lists_both(warehouse: Location, shipped: Location) -> None:
+    with pytest.raises(NotFound, match="it holds none; shipped with canopus: small"):
+        read_parts(warehouse, "large")
     save_parts(warehouse, "oaks", parts())
     with pytest.raises(NotFound, match="there are: oaks; shipped with canopus: small"):
         read_parts(warehouse, "large")
