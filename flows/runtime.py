@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +13,11 @@ from typing import Any
 
 from storage.errors import LocationFailed
 from storage.location import resolve
+from tasks.errors import ConfigurationError
 
 FAILED_NAME = "CompletedWithFailures"
 NO_NEWS_NAME = "NoNewData"
+_ANSWER_S = 60.0
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
@@ -59,6 +63,13 @@ def configure_prefect(warehouse: str) -> None:
 
     What the user's shell holds of Prefect's settings is not leant on: a stale PREFECT_API_URL would send the run to a
     server that is not there. Call it before prefect is imported.
+
+    Raises
+    ------
+    ConfigurationError
+        Where nothing answers at CANOPUS_PREFECT_API.
+    LocationFailed
+        Where the warehouse cannot be written.
     """
     api = os.environ.get("CANOPUS_PREFECT_API")
     running_inside_prefect = "PREFECT__FLOW_RUN_ID" in os.environ
@@ -67,6 +78,7 @@ def configure_prefect(warehouse: str) -> None:
     os.environ.pop("PREFECT_API_URL", None)
     os.environ.pop("PREFECT_PROFILE", None)
     if api:
+        _require_answer(api)
         os.environ["PREFECT_API_URL"] = api
     local = resolve(warehouse).local_path
     home = (local or Path.home() / ".cache" / "canopus") / ".prefect"
@@ -78,6 +90,18 @@ def configure_prefect(warehouse: str) -> None:
     os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "180"
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     os.environ["DO_NOT_TRACK"] = "1"
+
+
+def _require_answer(api: str) -> None:
+    try:
+        urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=_ANSWER_S).close()
+    except urllib.error.HTTPError:
+        return  # it may want a login, which Prefect has
+    except (OSError, ValueError) as error:  # a refused connection, and what is no address
+        raise ConfigurationError(
+            f"CANOPUS_PREFECT_API={api}: no server answers there ({error}); start it with `canopus up`, "
+            "or unset it to run without one"
+        ) from error
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 

@@ -159,6 +159,18 @@ def test_a_warehouse_that_is_a_file_is_one_line(
     )
 
 
+def test_a_server_that_does_not_answer_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CANOPUS_PREFECT_API", "http://127.0.0.1:9/api")
+    monkeypatch.setattr(sys, "argv", ["canopus", "map", "--aoi", area(), "--warehouse", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("canopus: CANOPUS_PREFECT_API=http://127.0.0.1:9/api: no server answers there")
+
+
 @pytest.mark.slow
 def test_an_error_inside_a_run_is_one_line_too(tmp_path: Path) -> None:
     program = Path(sys.executable).parent / "canopus"
