@@ -93,8 +93,8 @@ def draw_sizes(report: Mapping[str, Any]) -> bytes:
                 _draw_bars(panel, sizes, method, measure, shift=0.38 * k - 0.19, label=_title(report, method))
             style_panel(panel, title=word if column == 0 else "")
             panel.set_ylim(0, 1.12)
-            panel.set_xticks(range(len(sizes)), [f"{name}\n{found['pixels']:,}" for name, found in sizes.items()])
-        axes[1][column].set_xlabel(f"{title}; pixels", fontsize=9, color=MUTED)
+            panel.set_xticks(range(len(sizes)), [f"{name}\n{found['pixels']:,} px" for name, found in sizes.items()])
+        axes[1][column].set_xlabel(title, fontsize=9, color=MUTED)
     legend_above(figure, axes[0][0])
     write_title(figure, "Canopy by its size", _what(report))
     return to_png(figure)
@@ -122,7 +122,7 @@ def _write_areas(panel: Axes, report: Mapping[str, Any], name: str) -> None:
     for method, found in _methods(report).items():
         own = found.get("canopy") if name == "canopy" else found["classes"].get(name)
         if own and own["pr_auc"] is not None:
-            lines.append(f"{method.replace('_', ' ')} {own['pr_auc']:.3f}")
+            lines.append(f"{'mean NDVI' if method == NDVI else method} {own['pr_auc']:.3f}")
     plate = {"facecolor": "#ffffff", "edgecolor": "none", "alpha": 0.9, "pad": 2}
     words = "PR-AUC\n" + "\n".join(lines)
     panel.text(0.04, 0.04, words, fontsize=8.5, color=INK, family=FONT, va="bottom", bbox=plate)
