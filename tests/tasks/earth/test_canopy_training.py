@@ -29,7 +29,7 @@ from tasks.earth.regional import fill_regions, publish_prepared
 from tasks.errors import ConfigurationError
 
 BACKBONE = EarthPTConfig(layers=1, heads=2, width=16, pointers=2, queries=4)
-HEAD = HeadChoice(months=3, hidden=8, reach=1, steps=60, learning_rate=1e-2)
+HEAD = HeadChoice(months=3, hidden=8, reach=1, dropout=0.0, steps=60, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,9 @@ def test_what_an_inventory_leaves_out_is_not_taught_where_the_starting_head_sees
     assert len(doubting.training["judged"]) == 1
     believing = train_canopy(replace(request, name="gullible", labelled=ground, head=replace(HEAD, doubt=1.0)))
     assert believing.training["doubted"] == 0
-    assert hedge(place, "pupil") > hedge(place, "gullible") + 0.05
+    told, pupil, gullible = (hedge(place, name) for name in ("teacher", "pupil", "gullible"))
+    assert told > 0.3
+    assert pupil > (told + gullible) / 2
 
 
 def hedge(place: Place, model: str) -> float:

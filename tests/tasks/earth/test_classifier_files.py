@@ -115,7 +115,7 @@ def test_config_is_written_last(warehouse: Location, monkeypatch: pytest.MonkeyP
 
 
 def test_a_missing_model_says_what_is_there(warehouse: Location) -> None:
-    with pytest.raises(NotFound, match="there are: none"):
+    with pytest.raises(NotFound, match="it holds none"):
         load_classifier(warehouse, "floor")
     save(warehouse, name="oaks")
     with pytest.raises(NotFound, match="there are: oaks"):
