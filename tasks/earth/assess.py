@@ -13,12 +13,12 @@ import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
 
-from storage.classes import NO_CLASS, LandClass
+from storage.classes import CANOPY_OR_NOT, NO_CLASS, LandClass
 from storage.publish import local_copy, locate_product
 from tasks.earth.accuracy import NOT_ESTIMATED, AccuracyEstimates, Estimate, estimate_from_sample, mapped_areas
 from tasks.earth.labels import LabelRules, open_labels
 from tasks.earth.sample import Allocation, draw_sample, read_sample, write_sample
-from tasks.earth.scores import class_scores
+from tasks.earth.scores import class_scores, has_kinds, kinds_together
 from tasks.errors import ConfigurationError
 
 
@@ -158,13 +158,20 @@ def _classes(item: dict[str, Any]) -> tuple[LandClass, ...]:
 
 
 def _against_labels(found: PublishedMap, labels: str, rules: LabelRules) -> dict[str, Any]:
-    source = open_labels(labels, found.classes, rules)
+    together = rules.at_least is not None and has_kinds(found.classes)
+    classes = CANOPY_OR_NOT if together else found.classes
+    source = open_labels(labels, classes, rules)
     source.require_overlap([found.geobox])
     reference = source.on(found.geobox)
     known = (reference != NO_CLASS) & (found.values != NO_CLASS)
-    probability = np.stack([found.probability(k)[known] for k in range(len(found.classes))], axis=1)
-    scores = class_scores(probability, reference[known], classes=found.classes, mapped=found.values[known])
-    names = [land_class.name for land_class in found.classes]
+    mapped, probability = (
+        found.values[known],
+        np.stack([found.probability(k)[known] for k in range(len(found.classes))]),
+    )
+    if together:
+        mapped, probability = kinds_together(mapped, probability, found.classes)
+    scores = class_scores(probability.T, reference[known], classes=classes, mapped=mapped)
+    names = [land_class.name for land_class in classes]
     return {
         "labels": labels,
         "pixels": int(known.sum()),

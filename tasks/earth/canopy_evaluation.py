@@ -38,7 +38,16 @@ from tasks.earth.layers import PROBABILITY_SCALE, map_layers
 from tasks.earth.mapping import MapPlan, fill_region, overlap, plan_for, windowed
 from tasks.earth.model_folders import read_parts
 from tasks.earth.sample import pixels_of, read_sample
-from tasks.earth.scores import canopy_of, class_scores, f1_score, precision_recall, ranking_scores, reliability
+from tasks.earth.scores import (
+    canopy_of,
+    class_scores,
+    f1_score,
+    has_kinds,
+    kinds_together,
+    precision_recall,
+    ranking_scores,
+    reliability,
+)
 from tasks.errors import ConfigurationError
 
 REPORT = "canopy_scores.json"
@@ -118,7 +127,7 @@ class CanopyEvaluationRequest:
     def legend(self, classes: tuple[LandClass, ...]) -> tuple[LandClass, ...]:
         """Return the classes that are scored, of a map of these."""
         together = self.canopy_only or self.rules.at_least is not None
-        return CANOPY_OR_NOT if together and canopy_of(classes) is not None and len(classes) > 2 else classes
+        return CANOPY_OR_NOT if together and has_kinds(classes) else classes
 
 
 @dataclass(frozen=True)
@@ -242,28 +251,17 @@ def map_in_memory(
         stored = layers["probability"].astype(np.float32) * np.float32(PROBABILITY_SCALE)
         values, probability = layers["class"], np.where(layers["class"] != NO_CLASS, stored, np.float32(np.nan))
         if legend != classes:
-            values, probability = _canopy_or_not(values, probability, classes)
+            values, probability = kinds_together(values, probability, classes)
         found.values[place], found.probability[:, *place] = values, probability
         beside = fill_region(plan, region, floors, fill_floor)
         every = beside[FOREST].reshape(len(forests.fitted), len(taught), *values.shape)
         own = np.maximum(forests.fold[place], 0)[None, None]
         of_forest = np.take_along_axis(every, own.astype(np.intp), axis=0)[0]
-        found.forest[:, *place] = of_forest if taught == legend else _canopy_or_not(values, of_forest, taught)[1]
+        found.forest[:, *place] = of_forest if taught == legend else kinds_together(values, of_forest, taught)[1]
         found.ndvi[place] = beside[NDVI]
         if on_progress is not None:
             on_progress("map", count, len(plan.regions))
     return found
-
-
-def _canopy_or_not(
-    values: np.ndarray, probability: np.ndarray, classes: tuple[LandClass, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a map and its probabilities with the kinds of canopy together, as `CANOPY_OR_NOT` numbers them."""
-    place = canopy_of(classes)
-    assert place is not None
-    none, column = place
-    together = np.where(values == NO_CLASS, NO_CLASS, values != none).astype(np.uint8)
-    return together, np.stack([probability[column], 1 - probability[column]])
 
 
 # --- what is scored ---------------------------------------------------------------------------------------------

@@ -105,6 +105,11 @@ def read_raster(path: str, known: KnownClasses, rules: LabelRules) -> RasterLabe
         raise ConfigurationError(
             f"{path}: date_field {rules.date_field} is an attribute of polygons, and this is a raster"
         )
+    if rules.at_least is not None and len(known.order) > 2:
+        names = ", ".join(land.name for land in known.order)
+        raise ConfigurationError(
+            f"{path}: at_least cuts a raster in two, and the classes are {names}: take two classes, canopy-or-not"
+        )
     unit = rules.min_area_ha, rules.min_width_m
     try:
         with rasterio.open(path) as source:

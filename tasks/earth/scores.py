@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from storage.classes import NO_CANOPY, LandClass
+from storage.classes import NO_CANOPY, NO_CLASS, LandClass
 
 CURVE_POINTS = 101
 
@@ -155,6 +155,22 @@ def class_scores(
 def canopy_of(classes: Sequence[LandClass]) -> tuple[int, int] | None:
     """Return value and column of the class that is not canopy, None where there is none."""
     return next(((known.value, k) for k, known in enumerate(classes) if known.name == NO_CANOPY), None)
+
+
+def has_kinds(classes: Sequence[LandClass]) -> bool:
+    """Return whether several classes are canopy."""
+    return canopy_of(classes) is not None and len(classes) > 2
+
+
+def kinds_together(
+    values: np.ndarray, probability: np.ndarray, classes: Sequence[LandClass]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a map and its probabilities (class, ...) with the kinds of canopy together, as `CANOPY_OR_NOT` numbers them."""
+    place = canopy_of(classes)
+    assert place is not None
+    none, column = place
+    together = np.where(values == NO_CLASS, NO_CLASS, values != none).astype(np.uint8)
+    return together, np.stack([probability[column], 1 - probability[column]])
 
 
 def f1_score(positive: np.ndarray, mapped: np.ndarray, *, weights: np.ndarray | None = None) -> float | None:

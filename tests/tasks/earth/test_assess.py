@@ -13,7 +13,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from shapely.geometry import box
 
-from storage.classes import CANOPY_OR_NOT
+from storage.classes import CANOPY_CLASSES, CANOPY_OR_NOT, LandClass
 from storage.location import resolve
 from tasks.earth.accuracy import NOT_ESTIMATED
 from tasks.earth.assess import sample_map, score_map
@@ -32,21 +32,26 @@ WOOD = (slice(0, 100), slice(0, 20))
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the folder of a published map of canopy or not."""
-    root = tmp_path_factory.mktemp("assess")
+    return publish(tmp_path_factory.mktemp("assess"), CANOPY_OR_NOT)
+
+
+def publish(root: Path, classes: tuple[LandClass, ...]) -> str:
+    """Publish a map of a wood, of the last of the classes, and return its folder."""
     canopy = np.full(GRID.shape, 1000, "uint16")
     canopy[WOOD] = 9000
+    others = [np.zeros_like(canopy)] * (len(classes) - 2)
     arrays = {
-        "class": (canopy > 5000).astype("uint8"),
-        "probability": np.stack([10000 - canopy, canopy]),
+        "class": np.where(canopy > 5000, len(classes) - 1, 0).astype("uint8"),
+        "probability": np.stack([10000 - canopy, *others, canopy]),
         "canopy_probability": canopy,
         "clear_count": np.full(GRID.shape, 30, "uint16"),
         "last_clear_date": np.full(GRID.shape, 20000, "uint16"),
     }
     staging = resolve(root / "staging")
-    create_staging(staging, GRID, map_layers(CANOPY_OR_NOT))
+    create_staging(staging, GRID, map_layers(classes))
     write_staged_region(staging, {"y": slice(0, 100), "x": slice(0, 80)}, arrays)
     lineage = Lineage((), {}, "ab", "cd", {"canopus": "0.1.0"}, "run", datetime(2025, 1, 1, tzinfo=UTC))
-    spec = MapSpec("canopy", "A map", "2023-01-01", "2024-12-31", GRID, CANOPY_OR_NOT, lineage)
+    spec = MapSpec("canopy", "A map", "2023-01-01", "2024-12-31", GRID, classes, lineage)
     receipt = publish_staged(
         resolve(root / "warehouse"),
         spec.product,
@@ -74,6 +79,16 @@ def test_a_raster_of_tree_cover_is_cut_at_a_threshold(product: str, tmp_path: Pa
     assert scores["classes"]["none"]["prevalence"] == 0.5
     # half of the canopy is mapped and all of that is right; the rest is tied with the open land
     assert scores["classes"]["canopy"]["roc_auc"] == pytest.approx(0.75)
+
+
+def test_a_threshold_takes_the_kinds_of_a_map_together(product: str, tmp_path: Path) -> None:
+    labels, rules = write_cover(tmp_path / "cover.tif", 40), LabelRules(at_least=70, margin=0)
+    of_kinds = score_map(publish(tmp_path, CANOPY_CLASSES), labels=labels, rules=rules).scores
+    of_two = score_map(product, labels=labels, rules=rules).scores
+    assert of_kinds["confusion"] == of_two["confusion"]
+    for name, found in of_two["classes"].items():
+        for key in ("roc_auc", "pr_auc", "f1", "expected_calibration_error"):
+            assert of_kinds["classes"][name][key] == pytest.approx(found[key]), (name, key)
 
 
 def test_a_margin_leaves_out_pixels_beside_a_boundary(product: str, tmp_path: Path) -> None:

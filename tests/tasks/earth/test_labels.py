@@ -106,6 +106,12 @@ def test_a_coarse_raster_is_laid_onto_the_grid_by_nearest_neighbour(tmp_path: Pa
     np.testing.assert_array_equal(labels, expected)
 
 
+def test_a_threshold_cuts_in_two_and_is_no_label_of_kinds(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "cover.tif", np.full((2, 2), 80, "uint8"))
+    with pytest.raises(ConfigurationError, match="the classes are none, broadleaved, conifer: take two classes"):
+        open_labels(path, CANOPY_CLASSES, LabelRules(at_least=70))
+
+
 def test_a_grid_a_little_off_the_raster_takes_the_same_cells(tmp_path: Path) -> None:
     cells = np.random.default_rng(0).integers(0, 101, (10, 15)).astype(np.uint8)
     source = open_labels(write_raster(tmp_path / "cover.tif", cells), CANOPY_OR_NOT, LabelRules(at_least=70, margin=0))
