@@ -80,6 +80,8 @@ class Service:
             # on a busy machine SQLite's one writer may be waited for longer than the default 5 and 10 s
             "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
             "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+            # kept in memory, the slot of an update that runs when the server is killed would be taken for good
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "PREFECT_WORKER_QUERY_SECONDS": "3",
             "CANOPUS_PRODUCTS_URL": f"{self.products}|{self.warehouse}/products",
             "PYTHONUNBUFFERED": "1",

@@ -246,3 +246,5 @@ def test_the_processes_see_nothing_of_the_users_prefect(tmp_path: Path, monkeypa
     assert "PREFECT_PROFILE" not in seen
     assert seen["PREFECT_API_URL"] == "http://127.0.0.1:4300/api"
     assert seen["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    # otherwise an update that a killed server had let in would keep the next ones out for good
+    assert seen["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"].endswith("lease_storage.filesystem")
