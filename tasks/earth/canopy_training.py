@@ -757,5 +757,5 @@ def _require_classes(cells: Sequence[Cell], classes: Sequence[LandClass]) -> Non
         if (part == TRAIN and missing) or len(found) < 2:
             raise ConfigurationError(
                 f"{', '.join(missing) or 'two classes'}: no labelled pixel with a clear look in the {what} tiles: take smaller "
-                "blocks (--block), more labels or another --seed; `canopus labels` shows where they lie"
+                "blocks (--block), more labels, a later --until or another --seed; `canopus labels` shows where they lie"
             )
