@@ -90,6 +90,8 @@ def configure_prefect(warehouse: str) -> None:
     os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "180"
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     os.environ["DO_NOT_TRACK"] = "1"
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 
 
 def _require_answer(api: str) -> None:
@@ -102,8 +104,6 @@ def _require_answer(api: str) -> None:
             f"CANOPUS_PREFECT_API={api}: no server answers there ({error}); start it with `canopus up`, "
             "or unset it to run without one"
         ) from error
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 
 
 def keep_tracebacks_off_the_console() -> None:
