@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from models.canopy import LEFT, UNKNOWN, CanopyConfig, CanopyHead, CanopyNet
-from models.earthpt import EarthPT, EarthPTConfig
+from models.earthpt import EarthPT
 from models.flops import canopy_head_flops, canopy_reading_flops, earthpt_flops
 from models.lora import add_lora, merge_lora
 from models.training import StepReport, TrainConfig, TrainState, fit
@@ -44,7 +44,7 @@ from tasks.earth.energy import Meter
 from tasks.earth.label_polygons import PolygonLabels
 from tasks.earth.label_report import TileSplit, explain_area, split_area
 from tasks.earth.labels import LabelRules, Labels, open_labels
-from tasks.earth.mapping import MapPlan, plan_for, windowed
+from tasks.earth.mapping import MapPlan, plan_map, windowed
 from tasks.earth.model_files import LoadedNetwork, load_network, save_network
 from tasks.earth.model_folders import ModelReference, list_models, list_shipped, require_name
 from tasks.earth.scores import class_scores
@@ -218,16 +218,16 @@ def train_canopy(request: CanopyRequest, on_progress: Progress | None = None) ->
         _take_backbone(model, started)
     ground = _Ground.of(request)
     data = _gather(request, model, ground, on_progress)
-    opinion = model if isinstance(start.model, CanopyNet) and not request.head.fresh_head else None
-    doubting = opinion is not None and ground is not None and request.head.doubt < 1 and ground.leaves_out
+    has_head = isinstance(start.model, CanopyNet) and not request.head.fresh_head
+    doubting = has_head and ground is not None and request.head.doubt < 1 and ground.leaves_out
     cells, doubted = _doubted(data, model, request) if doubting else ([*data.area, *data.places], 0)
     _require_classes(cells, request.classes)
-    if opinion is None:
+    if not has_head:
         model.head.measure(_sample(cells))
     rate = request.head.learning_rate or (_GENTLE_RATE if doubting else _RATE)
     choice = replace(request.head, learning_rate=rate)
     # whether what was learned elsewhere holds here is for the labels to say, where they can be believed
-    rivals = [model, _anew(model, cells, request)] if opinion and ground and not doubting else [model]
+    rivals = [model, _anew(model, cells, request)] if has_head and ground and not doubting else [model]
     courses = [
         fit_head(one, cells, choice, classes=request.classes, seed=request.seed, on_progress=on_progress)
         for one in rivals
@@ -235,7 +235,7 @@ def train_canopy(request: CanopyRequest, on_progress: Progress | None = None) ->
     course = max(courses, key=lambda one: one.best[0])
     model = course.model
     metrics = _metrics(model, course.validation, request)
-    begun = start if opinion is not None and course is courses[0] else None
+    begun = start if has_head and course is courses[0] else None
     training = _training(request, begun, started, course, data=data, doubted=doubted) | {
         "judged": [one.best[0] for one in courses],
         "cost": meter.read().to_json(),
@@ -271,15 +271,11 @@ def first_model(start: LoadedNetwork, request: CanopyRequest) -> CanopyNet:
             state[name] = _reclassed(state[name], start.legend, request.classes)
         model.load_state_dict(state)
         return model
-    backbone = start.model.backbone if isinstance(start.model, CanopyNet) else start.model
-    if not isinstance(backbone, EarthPT):
-        raise ConfigurationError(
-            f"model {start.reference.name} is of kind {start.kind}; a canopy map is made with earthpt or canopy"
-        )
-    kept = {one.name: getattr(backbone.config, one.name) for one in fields(EarthPTConfig)}
+    backbone = _earthpt_of(start)
     chosen = {name: getattr(request.head, name) for name in ("months", "hidden", "reach", "dropout")}
     model = CanopyNet(
-        CanopyConfig(classes=values, **kept, **chosen), generator=torch.Generator().manual_seed(request.seed)
+        CanopyConfig(classes=values, **asdict(backbone.config), **chosen),
+        generator=torch.Generator().manual_seed(request.seed),
     )
     model.backbone.load_state_dict(backbone.state_dict())
     return model
@@ -297,13 +293,20 @@ def _start_of(root: Location, started: LoadedNetwork, choice: HeadChoice) -> Loa
     return found
 
 
+def _earthpt_of(network: LoadedNetwork) -> EarthPT:
+    """Return the EarthPT that a network is, or reads through."""
+    found = network.model.backbone if isinstance(network.model, CanopyNet) else network.model
+    if not isinstance(found, EarthPT):
+        raise ConfigurationError(
+            f"model {network.reference.name} is of kind {network.kind}; a canopy map is made with earthpt or canopy"
+        )
+    return found
+
+
 def _take_backbone(model: CanopyNet, started: LoadedNetwork) -> None:
     """Put another EarthPT under the head of a model."""
-    own = started.model.backbone if isinstance(started.model, CanopyNet) else started.model
-    if not isinstance(own, EarthPT):
-        raise ConfigurationError(f"model {started.reference.name} is of kind {started.kind}; wanted is an EarthPT")
-    kept = {one.name: getattr(own.config, one.name) for one in fields(EarthPTConfig)}
-    model.config = replace(model.config, **kept)
+    own = _earthpt_of(started)
+    model.config = replace(model.config, **asdict(own.config))
     model.backbone = deepcopy(own)
 
 
@@ -311,10 +314,10 @@ def _head_of(root: Location, started: LoadedNetwork) -> LoadedNetwork | None:
     """Return the canopy model that was made from an EarthPT and is shipped, where there is one."""
     if not isinstance(started.model, EarthPT):
         return None
-    for name in list_shipped():
-        found = load_network(root, name) if name not in list_models(root) else None
-        own = found is not None and found.training.get("backbone", {}).get("sha256")
-        if found is not None and isinstance(found.model, CanopyNet) and own == started.reference.weights_sha256:
+    for name in sorted(set(list_shipped()) - set(list_models(root))):
+        found = load_network(root, name)
+        own = found.training.get("backbone", {}).get("sha256")
+        if isinstance(found.model, CanopyNet) and own == started.reference.weights_sha256:
             return found
     return None
 
@@ -336,7 +339,7 @@ def _reclassed(rows: Tensor, held: Sequence[LandClass], wanted: Sequence[LandCla
 
 @dataclass(frozen=True)
 class _Ground:
-    """The labelled area: grid, labels and split; where there is none, all None."""
+    """The labelled area: grid, labels and split."""
 
     plan: MapPlan
     known: np.ndarray
@@ -353,36 +356,20 @@ class _Ground:
         asked = request.labelled
         if asked is None:
             return None
-        plan = windowed(plan_for(_Asked(request.warehouse, asked), until=asked.until), asked.window_days)
+        plan = plan_map(
+            request.warehouse,
+            asked.area,
+            crs=asked.crs,
+            resolution=asked.resolution,
+            until=np.datetime64(asked.until, "D") if asked.until else None,
+            allow_unmasked=asked.allow_unmasked,
+        )
+        plan = windowed(plan, asked.window_days)
         labels = open_labels(asked.labels, request.classes, asked.rules)
         labels.require_overlap([plan.product])
         known, _ = explain_area(plan, labels)
         _require_two(known.classes, request.classes)
         return cls(plan, known.classes, split_area(known.classes, asked.split), labels)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A labelled area as `plan_for` asks for it."""
-
-    warehouse: str
-    ground: LabelledArea
-
-    @property
-    def area(self) -> dict[str, Any]:
-        return self.ground.area
-
-    @property
-    def crs(self) -> str | None:
-        return self.ground.crs
-
-    @property
-    def resolution(self) -> float:
-        return self.ground.resolution
-
-    @property
-    def allow_unmasked(self) -> bool:
-        return self.ground.allow_unmasked
 
 
 @dataclass(frozen=True)
@@ -452,9 +439,13 @@ def _drawn_woods(canopy: np.ndarray) -> np.ndarray:
 
 def _probability(model: CanopyNet, cell: Cell) -> np.ndarray:
     """Return the probabilities of a cell's pixels: (K, y, x)."""
+    return np.asarray(_logits(model, cell).softmax(dim=0).numpy())
+
+
+def _logits(model: CanopyNet, cell: Cell) -> Tensor:
+    """Return the logits of a cell's pixels, without gradient: (K, y, x)."""
     with torch.inference_mode():
-        logits = model.logits(torch.from_numpy(cell.features.astype(np.float32))[None])[0]
-    return np.asarray(logits.softmax(dim=0).numpy())
+        return model.logits(torch.from_numpy(cell.features.astype(np.float32))[None])[0]
 
 
 def _sample(cells: Sequence[Cell], *, each: int = 2000) -> Tensor:
@@ -657,12 +648,10 @@ def _mean_pr_auc(scores: Mapping[str, Any]) -> float:
 def _calibrate(model: CanopyNet, cells: Sequence[Cell]) -> None:
     """Set the temperature of the softmax to what makes validation labels likeliest (Guo et al. 2017, arXiv 1706.04599)."""
     logits, labels = [], []
-    with torch.inference_mode():
-        for cell in cells:
-            known = torch.from_numpy(cell.of(VALIDATION).astype(np.int64))
-            grid = model.logits(torch.from_numpy(cell.features.astype(np.float32))[None])[0]
-            logits.append(grid[:, known >= 0].T)
-            labels.append(known[known >= 0])
+    for cell in cells:
+        known = torch.from_numpy(cell.of(VALIDATION).astype(np.int64))
+        logits.append(_logits(model, cell)[:, known >= 0].T)
+        labels.append(known[known >= 0])
     every, truth = torch.cat(logits), torch.cat(labels)
     factors = torch.logspace(-0.7, 0.7, 57)
     losses = [nn.functional.cross_entropy(every * factor, truth).item() for factor in factors]
