@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -82,6 +82,20 @@ DateField = Annotated[
 LargestAge = Annotated[
     float | None, typer.Option("--max-age-years", help="Polygons older than that on the labels' day are unknown.")
 ]
+_LABEL_OPTIONS = {
+    "class_field": "class_field",
+    "table": "table",
+    "at_least": "at_least",
+    "outside": "outside",
+    "margin": "margin",
+    "ignore": "ignore",
+    "min_area_ha": "min_area_ha",
+    "min_width_m": "min_width_m",
+    "label_date": "date",
+    "date_field": "date_field",
+    "max_age_years": "max_age_years",
+}
+"""Options of a file of labels, and what its settings call them."""
 Scheme = Annotated[str, typer.Option(help="canopy (none, broadleaved, conifer) or canopy-or-not.")]
 WindowDays = Annotated[int | None, typer.Option(help="Use looks of so many days up to the last day only, e.g. 365.")]
 Gate = Annotated[
@@ -254,21 +268,7 @@ def train_floor(
 
     given = {
         "aoi": aoi,
-        "labels": _labels(
-            path=labels,
-            class_field=class_field,
-            values=_pairs(value),
-            table=table,
-            at_least=at_least,
-            outside=outside,
-            margin=margin,
-            ignore=ignore,
-            min_area_ha=min_area_ha,
-            min_width_m=min_width_m,
-            date=label_date,
-            date_field=date_field,
-            max_age_years=max_age_years,
-        ),
+        "labels": _labels(labels, locals()),
         "classes": _classes(classes),
         "until": until,
         "allow_unmasked": allow_unmasked,
@@ -351,21 +351,7 @@ def train_canopy(
     from flows.config import TrainCanopyConfig, make_config
     from flows.runtime import configure_prefect
 
-    read = _labels(
-        path=labels,
-        class_field=class_field,
-        values=_pairs(value),
-        table=table,
-        at_least=at_least,
-        outside=outside,
-        margin=margin,
-        ignore=ignore,
-        min_area_ha=min_area_ha,
-        min_width_m=min_width_m,
-        date=label_date,
-        date_field=date_field,
-        max_age_years=max_age_years,
-    )
+    read = _labels(labels, locals())
     given = {
         "aoi": aoi,
         "labels": read if labels else None,
@@ -824,21 +810,7 @@ def labels(
 
     given = {
         "aoi": aoi,
-        "labels": _labels(
-            path=labels,
-            class_field=class_field,
-            values=_pairs(value),
-            table=table,
-            at_least=at_least,
-            outside=outside,
-            margin=margin,
-            ignore=ignore,
-            min_area_ha=min_area_ha,
-            min_width_m=min_width_m,
-            date=label_date,
-            date_field=date_field,
-            max_age_years=max_age_years,
-        ),
+        "labels": _labels(labels, locals()),
         "classes": _classes(classes),
         "block": block,
         "gap": gap,
@@ -891,16 +863,7 @@ def evaluate_map(
     from flows.labels import to_rules
     from tasks.earth.assess import score_map
 
-    given = _labels(
-        path=labels or "",
-        class_field=class_field,
-        values=_pairs(value),
-        table=table,
-        at_least=at_least,
-        outside=outside,
-        margin=margin,
-        ignore=ignore,
-    )
+    given = _labels(labels or "", locals())
     rules = to_rules(make_config(LabelSettings, given))
     report = score_map(product, labels=labels, rules=rules, sample=sample)
     _say(json.dumps(report.scores, default=str) if as_json else report.text)
@@ -1025,28 +988,16 @@ def evaluate_canopy(
     from flows.config import EvaluateCanopyConfig, load_config, make_config
     from flows.runtime import configure_prefect
 
-    scored = _labels(
-        path=labels,
-        class_field=class_field,
-        values=_pairs(value),
-        table=table,
-        at_least=at_least,
-        outside=outside,
-        margin=margin,
-        ignore=ignore,
-        min_area_ha=min_area_ha,
-        min_width_m=min_width_m,
-        date=label_date,
-        date_field=date_field,
-        max_age_years=max_age_years,
-    )
-    floor = _labels(
-        path=floor_labels,
-        class_field=floor_class_field,
-        values=_pairs(floor_value),
-        margin=floor_margin,
-        aoi=floor_aoi,
-        warehouse=floor_warehouse,
+    scored = _labels(labels, locals())
+    floor = _stated(
+        {
+            "path": floor_labels,
+            "class_field": floor_class_field,
+            "values": _pairs(floor_value),
+            "margin": floor_margin,
+            "aoi": floor_aoi,
+            "warehouse": floor_warehouse,
+        }
     )
     given = {
         "model": model,
@@ -1182,9 +1133,10 @@ def up(
     serve(warehouse, port, say=_say)
 
 
-def _labels(**given: Any) -> dict[str, Any]:
-    """Return the settings of labels from what was given."""
-    return _stated(given)
+def _labels(path: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file of labels from all that a command was given; what it has no option for is left out."""
+    read = {setting: options.get(option) for option, setting in _LABEL_OPTIONS.items()}
+    return _stated({"path": path, "values": _pairs(options["value"]), **read})
 
 
 def _classes(scheme: str) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ from tasks.earth.canopy_report import canopy_card, draw_training
 from tasks.earth.energy import Meter
 from tasks.earth.label_polygons import PolygonLabels
 from tasks.earth.label_report import TileSplit, explain_area, split_area
-from tasks.earth.labels import LabelRules, Labels, open_labels
+from tasks.earth.labels import LabelRules, Labels, open_labels, require_two_classes
 from tasks.earth.mapping import MapPlan, plan_map, windowed
 from tasks.earth.model_files import LoadedNetwork, load_network, save_network
 from tasks.earth.model_folders import ModelReference, list_models, list_shipped, require_name
@@ -368,7 +368,7 @@ class _Ground:
         labels = open_labels(asked.labels, request.classes, asked.rules)
         labels.require_overlap([plan.product])
         known, _ = explain_area(plan, labels)
-        _require_two(known.classes, request.classes)
+        require_two_classes(np.unique(known.classes).tolist(), request.classes)
         return cls(plan, known.classes, split_area(known.classes, asked.split), labels)
 
 
@@ -726,14 +726,6 @@ def _pretrained_on(backbone: LoadedNetwork) -> int | None:
     """Return the looks that an EarthPT was trained on, where it says so; a canopy model repeats those of its own EarthPT."""
     tokens = backbone.training.get("loop", {}).get("tokens")
     return None if tokens is None else int(tokens)
-
-
-def _require_two(known: np.ndarray, classes: Sequence[LandClass]) -> None:
-    found = [one.name for one in classes if (known == one.value).any()]
-    if len(found) < 2:
-        raise ConfigurationError(
-            f"the labels in the area hold {', '.join(found) or 'no class'}; two or more are needed"
-        )
 
 
 def _require_classes(cells: Sequence[Cell], classes: Sequence[LandClass]) -> None:

@@ -8,7 +8,7 @@ edge of a raster, and its no-data, are no boundary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +21,7 @@ from tasks.earth.label_polygons import PolygonLabels, inside, read_labelled, rea
 from tasks.earth.label_rasters import RasterLabels, read_raster
 from tasks.earth.label_rules import Drawn, KnownClasses, LabelRules, Reason
 from tasks.earth.label_splits import is_mixed
+from tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -103,3 +104,13 @@ def open_labels(path: str | Path, classes: Sequence[LandClass], rules: LabelRule
     is_vector = Path(str(path)).suffix.lower() in _VECTOR_SUFFIXES
     source = read_labelled(str(path), known, rules) if is_vector else read_raster(str(path), known, rules)
     return Labels(source, rules, read_polygons(rules.ignore) if rules.ignore else None)
+
+
+def require_two_classes(values: Iterable[int], classes: Sequence[LandClass]) -> None:
+    """Raise `ConfigurationError` where the class values found in an area are fewer than two of the classes."""
+    held = set(values)
+    found = [one.name for one in classes if one.value in held]
+    if len(found) < 2:
+        raise ConfigurationError(
+            f"the labels in the area hold {', '.join(found) or 'no class'}; two or more are needed"
+        )

@@ -16,10 +16,9 @@ from storage.regions import Region
 from tasks.earth.classifier_files import save_classifier
 from tasks.earth.floor import FloorSettings, LabelledBlock, train_forest
 from tasks.earth.label_splits import blocked_folds
-from tasks.earth.labels import LabelRules, LabelSource, open_labels
+from tasks.earth.labels import LabelRules, LabelSource, open_labels, require_two_classes
 from tasks.earth.mapping import MapPlan, overlap, plan_for
 from tasks.earth.model_folders import ModelReference
-from tasks.errors import ConfigurationError
 
 Progress = Callable[[str, int, int], None]
 
@@ -178,11 +177,7 @@ def series_in_folds(
             yield from _series_of(plan, region, known, folds[place])
         if on_progress is not None:
             on_progress("labels", count, len(plan.regions))
-    if len(found) < 2:
-        names = [known.name for known in classes if known.value in found]
-        raise ConfigurationError(
-            f"the labels in the area hold {', '.join(names) or 'no class'}; two or more are needed"
-        )
+    require_two_classes(found, classes)
 
 
 def _labels_in(plan: MapPlan, labels: LabelSource, region: Region) -> np.ndarray:
