@@ -15,7 +15,7 @@ from models.data import Augmentation
 from models.earthpt import EarthPTConfig
 from models.training import TrainConfig
 from storage.location import resolve
-from tasks.earth.canopy_training import CanopyRequest, HeadChoice, LabelledArea, TrainedCanopy
+from tasks.earth.canopy_training import CURVE, CanopyRequest, HeadChoice, LabelledArea, TrainedCanopy
 from tasks.earth.earthpt_training import EarthPTRequest, TrainedEarthPT, train_earthpt
 from tasks.earth.forecast_evaluation import parse_holdout
 from tasks.earth.grid import read_area
@@ -117,7 +117,12 @@ def summarise_canopy(trained: TrainedCanopy) -> Summary:
     return Summary(
         f"{trained.reference.name}/{trained.reference.version}",
         counts,
-        details={"model": trained.reference.url, **cost, **_pr_aucs(trained.metrics)},
+        details={
+            "model": trained.reference.url,
+            "curve": f"{trained.reference.url}/{CURVE}",
+            **cost,
+            **_pr_aucs(trained.metrics),
+        },
     )
 
 

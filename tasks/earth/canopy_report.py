@@ -1,50 +1,11 @@
-"""What is told of a canopy training: its curve, and the model's card."""
+"""What is told of a canopy training: the model's card."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from storage.classes import LandClass
-from tasks.earth.pictures import FONT, INK, MUTED, PAPER, PIXELS_PER_INCH
-
-_LOSS, _SCORE = "#9aa093", "#0b5d3b"
-
-
-def draw_training(lines: Sequence[Mapping[str, Any]], *, title: str) -> bytes:
-    """Return a PNG of the loss, and of PR-AUC on validation tiles, by update.
-
-    Parameters
-    ----------
-    lines : sequence of mapping
-        With ``step``, and ``loss`` or ``pr_auc``.
-    title : str
-        Heading.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.0, 4.6), dpi=PIXELS_PER_INCH, facecolor=PAPER)
-    FigureCanvasAgg(figure)
-    panel = figure.add_axes((0.09, 0.13, 0.82, 0.74))
-    panel.set_facecolor("#ffffff")
-    panel.plot(*_column(lines, "loss"), color=_LOSS, linewidth=0.9)
-    panel.set_xlabel("updates", fontsize=9, color=MUTED)
-    panel.set_ylabel("loss", fontsize=9, color=MUTED)
-    score = panel.twinx()
-    score.plot(*_column(lines, "pr_auc"), "o-", color=_SCORE, markersize=4, linewidth=1.6)
-    score.set_ylabel("PR-AUC on validation tiles, mean of canopy and classes", fontsize=9, color=_SCORE)
-    for axes in (panel, score):
-        axes.tick_params(labelsize=8, labelcolor=MUTED, color=MUTED)
-        axes.spines[:].set_visible(False)
-    panel.grid(color="#e4e6df", linewidth=0.6)
-    panel.set_title(title, fontsize=11, color=INK, family=FONT, loc="left")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor=PAPER, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def canopy_card(
@@ -107,12 +68,6 @@ def _facts(training: Mapping[str, Any]) -> list[str]:
             f"{training['backbone']['name']}"
         )
     return facts
-
-
-def _column(lines: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = [(line["step"], line[name]) for line in lines if name in line]
-    table = np.array(rows, dtype=float).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
 
 
 def _number(value: float | None) -> str:

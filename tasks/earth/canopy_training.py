@@ -39,7 +39,7 @@ from tasks.earth.canopy_cells import (
     read_cells,
     reread,
 )
-from tasks.earth.canopy_report import canopy_card, draw_training
+from tasks.earth.canopy_report import canopy_card
 from tasks.earth.energy import Meter
 from tasks.earth.label_polygons import PolygonLabels
 from tasks.earth.label_report import TileSplit, explain_area, split_area
@@ -48,9 +48,13 @@ from tasks.earth.mapping import MapPlan, plan_map, windowed
 from tasks.earth.model_files import LoadedNetwork, load_network, save_network
 from tasks.earth.model_folders import ModelReference, list_models, list_shipped, require_name
 from tasks.earth.scores import class_scores
+from tasks.earth.training_report import draw_loss
 from tasks.errors import ConfigurationError
 
 KIND = "canopy"
+CURVE = "training.png"
+"""Beside the model's other files."""
+_SCORE = "PR-AUC on validation tiles, mean of canopy and classes"
 Tuning = Literal["frozen", "lora", "full"]
 _PLACES_HELD_OUT = 8
 _PATCH, _PATCHES = 32, 8
@@ -252,7 +256,9 @@ def train_canopy(request: CanopyRequest, on_progress: Progress | None = None) ->
         card=card,
         legend=request.classes,
     )
-    return TrainedCanopy(reference, metrics, training, draw_training(course.lines, title=request.name))
+    curve = draw_loss(course.lines, title=request.name, loss="cross-entropy", beside=("pr_auc", _SCORE))
+    resolve(reference.url).write_bytes(CURVE, curve)
+    return TrainedCanopy(reference, metrics, training, curve)
 
 
 def first_model(start: LoadedNetwork, request: CanopyRequest) -> CanopyNet:

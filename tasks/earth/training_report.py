@@ -10,20 +10,30 @@ import numpy as np
 
 from tasks.earth.pictures import FONT, INK, MUTED, PAPER, PIXELS_PER_INCH
 
-_COLOURS = {"loss": "#9aa093", "smooth": "#0b5d3b", "held out": "#d1742b", "learning rate": "#2f7fb8"}
+_COLOURS = {"loss": "#9aa093", "smooth": "#0b5d3b", "held out": "#d1742b", "beside": "#2f7fb8"}
 _FIRST_SHARE = 0.02
 """Of the updates; the fall at the very beginning would set the scale."""
 
 
-def draw_loss(lines: Sequence[Mapping[str, Any]], *, title: str) -> bytes:
-    """Return a PNG of loss and learning rate by update.
+def draw_loss(
+    lines: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+    loss: str = "pinball loss",
+    beside: tuple[str, str] = ("learning_rate", "learning rate"),
+) -> bytes:
+    """Return a PNG of the loss, and of a number beside it, by update.
 
     Parameters
     ----------
     lines : sequence of mapping
-        Of ``metrics.jsonl``: with ``loss`` and ``learning_rate``, or with ``held_out``.
+        With ``step``, and ``loss``, ``held_out`` or the number beside, as ``metrics.jsonl`` has them.
     title : str
         Heading.
+    loss : str
+        What the left axis says.
+    beside : tuple of str
+        Name of the number in the lines, and what the right axis says.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -42,12 +52,13 @@ def draw_loss(lines: Sequence[Mapping[str, Any]], *, title: str) -> bytes:
     if shown.size:
         margin = 0.05 * max(float(np.ptp(shown)), 1e-3)
         panel.set_ylim(shown.min() - margin, shown.max() + margin)
-    rate = panel.twinx()
-    rate.plot(*_column(lines, "learning_rate"), color=_COLOURS["learning rate"], linewidth=0.9, linestyle=":")
-    rate.set_ylabel("learning rate", fontsize=9, color=_COLOURS["learning rate"])
+    right = panel.twinx()
+    name, said = beside
+    right.plot(*_column(lines, name), color=_COLOURS["beside"], linewidth=0.9, linestyle=":")
+    right.set_ylabel(said, fontsize=9, color=_COLOURS["beside"])
     panel.set_xlabel("updates", fontsize=9, color=MUTED)
-    panel.set_ylabel("pinball loss", fontsize=9, color=MUTED)
-    for axes in (panel, rate):
+    panel.set_ylabel(loss, fontsize=9, color=MUTED)
+    for axes in (panel, right):
         axes.tick_params(labelsize=8, labelcolor=MUTED, color=MUTED)
         axes.spines[:].set_visible(False)
     panel.grid(color="#e4e6df", linewidth=0.6)

@@ -19,7 +19,7 @@ from models.earthpt import EarthPT, EarthPTConfig
 from storage.classes import CANOPY_CLASSES, CANOPY_OR_NOT
 from storage.location import resolve
 from tasks.earth.canopy_map import MapRequest, map_job, prepare_map
-from tasks.earth.canopy_training import CanopyRequest, HeadChoice, LabelledArea, _drawn_woods, train_canopy
+from tasks.earth.canopy_training import CURVE, CanopyRequest, HeadChoice, LabelledArea, _drawn_woods, train_canopy
 from tasks.earth.label_report import TileSplit
 from tasks.earth.label_rules import LabelRules
 from tasks.earth.layers import map_layers
@@ -65,6 +65,7 @@ def test_a_head_learns_classes_that_lie_apart_and_says_what_it_was_made_from(pla
     share = trained.training["share_of_pretraining"]
     assert share["looks"] == pytest.approx(trained.training["looks"] / 1_000_000)
     assert trained.curve.startswith(b"\x89PNG")
+    assert resolve(trained.reference.url).read_bytes(CURVE) == trained.curve
     loaded = load_network(resolve(place.warehouse), "canopy")
     assert loaded.legend == CANOPY_CLASSES
     assert isinstance(loaded.model, CanopyNet)
