@@ -15,9 +15,9 @@ from storage.manifest import Run
 from storage.schema import MaskRule
 from tasks.earth.grid import read_area
 from tasks.earth.ingest import SceneRow, TileJob, TileReport
-from tasks.earth.limits import HttpLimits
 from tasks.earth.request import IngestRequest, Prepared, jobs_of_run, summarise
 from tasks.ingest import close_ingest_run, freeze_inputs, ingest_one_tile
+from tasks.limits import HttpLimits
 from tasks.search import search_scenes
 
 

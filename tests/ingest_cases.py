@@ -17,9 +17,9 @@ from odc.geo.geobox import GeoBox
 from storage.cube import open_cube, read_scenes
 from storage.location import resolve
 from tasks.earth.ingest import SceneRow, TileReport, ingest_tile
-from tasks.earth.limits import HttpLimits
 from tasks.earth.request import IngestRequest, Prepared, prepare_ingest
 from tasks.earth.scenes import BandAsset, OffsetClaim, Scene
+from tasks.limits import HttpLimits
 
 BANDS = ("B02", "B04", "B08")
 TILE = "earth/utm30n-10m/x0060_y0556"

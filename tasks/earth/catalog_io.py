@@ -15,7 +15,8 @@ from requests import Request, RequestException, Response
 from requests.exceptions import ConnectionError as ConnectionFailed
 from requests.exceptions import InvalidSchema, InvalidURL, SSLError, Timeout, TooManyRedirects
 
-from tasks.earth.limits import (
+from tasks.errors import ConfigurationError, SourceRejected
+from tasks.limits import (
     MAY_PASS,
     HttpLimits,
     TransferCount,
@@ -24,8 +25,7 @@ from tasks.earth.limits import (
     text_without_secrets,
     without_secrets,
 )
-from tasks.earth.ranges import PassingError, with_retries
-from tasks.errors import ConfigurationError, SourceRejected
+from tasks.ranges import PassingError, with_retries
 
 logger = logging.getLogger(__name__)
 

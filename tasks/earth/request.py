@@ -15,13 +15,13 @@ from storage.manifest import Run, content_hash, start_run
 from storage.schema import SENTINEL2_BANDS, MaskRule
 from tasks.earth.grid import Tile, tiles_of
 from tasks.earth.ingest import SceneRow, TileJob, scenes_on_tile
-from tasks.earth.limits import HttpLimits
 from tasks.earth.read import ReadOptions, ResamplingName
 from tasks.earth.scenes import Scene, parse_scene
 from tasks.earth.signing import default_signer
 from tasks.earth.stac import SearchResult, search
 from tasks.earth.transport import Access
 from tasks.errors import ConfigurationError, SourceRejected, UsageError
+from tasks.limits import HttpLimits
 
 
 @dataclass(frozen=True)

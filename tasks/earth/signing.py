@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from urllib.parse import urlsplit
 
-from tasks.earth.limits import without_secrets
-from tasks.earth.ranges import Signer, no_signature
 from tasks.errors import SourceUnavailable
+from tasks.limits import without_secrets
+from tasks.ranges import Signer, no_signature
 
 PLANETARY_HOSTS = ".blob.core.windows.net"
 

@@ -20,10 +20,10 @@ from pystac_client import Client, ConformanceClasses, ItemSearch
 from pystac_client.exceptions import APIError
 
 from tasks.earth.catalog_io import CatalogIO, is_http, local_path, read_local_json
-from tasks.earth.limits import HttpLimits, without_secrets
 from tasks.earth.query import CLOUD_COVER, Moment, Query, make_query
 from tasks.earth.static_catalog import BrokenLink, Document, StaticCatalog, unknown_collection
 from tasks.errors import ConfigurationError, SourceRejected
+from tasks.limits import HttpLimits, without_secrets
 
 logger = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from rasterio.abc import MultiByteRangeResourceContainer
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
-from tasks.earth.limits import HttpLimits, TransferCount, without_secrets
-from tasks.earth.ranges import HttpFile, Part, S3File, Signer, no_signature
 from tasks.errors import SourceRejected
+from tasks.limits import HttpLimits, TransferCount, without_secrets
+from tasks.ranges import HttpFile, Part, S3File, Signer, no_signature
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from servers.stac_api import Behaviour
 
 from storage.manifest import Run
 from tasks.earth.ingest import ingest_tile
-from tasks.earth.limits import HttpLimits
 from tasks.earth.request import jobs_of_run, open_ingest_run, prepare_ingest
+from tasks.limits import HttpLimits
 
 pytestmark = pytest.mark.server
 

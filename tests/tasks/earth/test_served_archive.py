@@ -13,10 +13,10 @@ from servers.archive import serve_archive
 from servers.range_server import KINDS, Faults
 from servers.stac_api import Behaviour
 
-from tasks.earth.limits import HttpLimits
 from tasks.earth.simulate import SimulateConfig, simulate_archive
 from tasks.earth.stac import SearchResult, search
 from tasks.earth.transport import Access, open_asset
+from tasks.limits import HttpLimits
 
 LIMITS = HttpLimits(attempts=6, backoff_s=0.01, backoff_max_s=0.05, requests_per_s=10_000)
 PASSING = Faults(seed=5, share=0.4, times=2, retry_after_s=0, slow_s=0.02)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from servers.range_server import RangeServer, serve_folder
 
-from tasks.earth.ranges import no_signature
 from tasks.earth.signing import PlanetarySigner, default_signer
 from tasks.errors import SourceUnavailable
+from tasks.ranges import no_signature
 
 HREF = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/32/T/PS/B04.tif"
 

@@ -14,9 +14,9 @@ import pytest
 from servers.range_server import Faults, serve_folder
 from servers.stac_api import Behaviour, serve_catalog
 
-from tasks.earth.limits import HttpLimits
 from tasks.earth.stac import SearchResult, search
 from tasks.errors import ConfigurationError, SourceRejected, SourceUnavailable
+from tasks.limits import HttpLimits
 
 LIMITS = HttpLimits(attempts=4, backoff_s=0.01, backoff_max_s=0.05, requests_per_s=10_000)
 COLLECTION = "sentinel-2-l2a"

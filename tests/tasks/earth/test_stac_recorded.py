@@ -13,9 +13,9 @@ from pystac_client import ItemSearch
 from servers.replay import Recorded, Replay, read_cassette, replay
 
 from tasks.earth.catalog_io import CatalogIO
-from tasks.earth.limits import HttpLimits
 from tasks.earth.stac import SearchResult, _client, _gather, _read_root, search
 from tasks.errors import ConfigurationError
+from tasks.limits import HttpLimits
 
 LIMITS = HttpLimits(attempts=2, backoff_s=0.01, requests_per_s=10_000)
 PLANETARY = "/api/stac/v1"

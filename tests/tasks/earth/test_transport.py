@@ -21,9 +21,9 @@ from rasterio.windows import Window
 from servers.range_server import KINDS, Faults, RangeServer, serve_folder
 
 from storage.location import resolve
-from tasks.earth.limits import HttpLimits, TransferCount
 from tasks.earth.transport import Access, RangeCache, check_href, open_asset
 from tasks.errors import SourceError, SourceRejected, SourceUnavailable
+from tasks.limits import HttpLimits, TransferCount
 
 LIMITS = HttpLimits(
     attempts=5, backoff_s=0.01, backoff_max_s=0.05, read_timeout_s=5, connect_timeout_s=5, requests_per_s=10_000

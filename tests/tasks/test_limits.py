@@ -9,7 +9,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from tasks.earth.limits import (
+from tasks.errors import SourceUnavailable
+from tasks.limits import (
     HostGate,
     HttpLimits,
     gate_for,
@@ -18,7 +19,6 @@ from tasks.earth.limits import (
     text_without_secrets,
     without_secrets,
 )
-from tasks.errors import SourceUnavailable
 
 
 def test_pauses_double_up_to_a_limit_with_half_of_them_jitter() -> None:

@@ -16,7 +16,8 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from urllib3.exceptions import HTTPError, ProtocolError
 
-from tasks.earth.limits import (
+from tasks.errors import SourceRejected, SourceUnavailable
+from tasks.limits import (
     MAY_PASS,
     HttpLimits,
     TransferCount,
@@ -27,7 +28,6 @@ from tasks.earth.limits import (
     sleep_until_allowed,
     without_secrets,
 )
-from tasks.errors import SourceRejected, SourceUnavailable
 
 logger = logging.getLogger(__name__)
 

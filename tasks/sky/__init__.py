@@ -1,0 +1,1 @@
+"""The sky: targets, surveys, cutouts, profiles. No Prefect in here."""
