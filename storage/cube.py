@@ -35,7 +35,7 @@ from storage.geozarr import coordinates
 from storage.location import Location, resolve
 from storage.locks import hold
 from storage.regions import Region
-from storage.repository import open_or_make_repository, open_repository, quiet_icechunk
+from storage.repository import BRANCH, open_or_make_repository, open_repository, read_session
 from storage.schema import (
     BAND_ATTRIBUTES,
     CHUNK,
@@ -46,7 +46,6 @@ from storage.schema import (
 from storage.shards import write_shard
 from storage.validity import derive_valid
 
-BRANCH = "main"
 TIME_UNITS = "microseconds since 1970-01-01"
 RECORD_CHUNK = 128
 BLOSC_BLOCK_BYTES = 128 * 1024
@@ -153,7 +152,7 @@ def read_state(location: Location, snapshot: str | None = None) -> CubeState:
     NotFound
         Where there is no cube, or no such snapshot.
     """
-    return _state(_read_session(location, snapshot))
+    return _state(read_session(location, snapshot, what="cube"))
 
 
 def open_cube(
@@ -188,7 +187,7 @@ def open_cube(
         Where there is no cube, or no such snapshot.
     """
     location = url if isinstance(url, Location) else resolve(url)
-    session = _read_session(location, snapshot)
+    session = read_session(location, snapshot, what="cube")
     state = _state(session)
     stored = xr.open_zarr(
         session.store,
@@ -238,7 +237,7 @@ def read_block(
     since : int
         Leave out dates that came before this one, in order of arrival.
     """
-    session = _read_session(location, snapshot)
+    session = read_session(location, snapshot, what="cube")
     group = zarr.open_group(session.store, mode="r")
     state = _state(session)
     rows, columns = region["y"], region["x"]
@@ -270,7 +269,7 @@ def read_clear(
     allow_unmasked: bool = False,
 ) -> np.ndarray:
     """Return which looks the mask calls clear, next to clouds or not: (time, y, x) bool, sorted as in `read_block`."""
-    session = _read_session(location, snapshot)
+    session = read_session(location, snapshot, what="cube")
     state = _state(session)
     scl = np.asarray(_array(zarr.open_group(session.store, mode="r"), "scl")[:, region["y"], region["x"]])
     clear = derive_valid(scl, state.schema.mask.clear, dilation=0)
@@ -352,7 +351,7 @@ def tag_snapshot(location: Location, snapshot: str, name: str) -> None:
 def _stands(location: Location, schema: CubeSchema) -> bool:
     """Return whether the cube is there; it has to have this structure then."""
     try:
-        session = _read_session(location, None)
+        session = read_session(location, None, what="cube")
     except NotFound:
         return False
     if not _is_cube(session.store):
@@ -370,21 +369,6 @@ def _make_cube(location: Location, schema: CubeSchema) -> None:
         _lay_out(session.store, schema)
         with contextlib.suppress(icechunk.ConflictError):
             session.commit("create the cube")
-
-
-def _read_session(location: Location, snapshot: str | None) -> icechunk.Session:
-    quiet_icechunk()
-    try:
-        if location.local_path is not None and not location.local_path.is_dir():
-            raise NotFound(f"{location}: there is no cube here")
-        repository = icechunk.Repository.open(location.icechunk_storage())
-        if snapshot is None:
-            return repository.readonly_session(BRANCH)
-        repository.lookup_snapshot(snapshot)
-        return repository.readonly_session(snapshot_id=snapshot)
-    except icechunk.IcechunkError as error:
-        what = "no cube" if snapshot is None else f"no cube with snapshot {snapshot}"
-        raise NotFound(f"{location}: {what} here ({str(error).strip().splitlines()[-1].strip()})") from error
 
 
 def _state(session: icechunk.Session) -> CubeState:

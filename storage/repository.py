@@ -1,4 +1,4 @@
-"""Make and open a tile's Icechunk repository, whatever another process does there or a killed one left."""
+"""Make and open an Icechunk repository, whatever another process does there or a killed one left."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import icechunk
 from storage.errors import NotFound
 from storage.location import Location
 
+BRANCH = "main"
 _MAKE_ATTEMPTS = 6
 _FIRST_PAUSE_S = 0.05
 _BRANCH_FILE = "refs/branch.main/ref.json"
@@ -32,6 +33,28 @@ def open_repository(location: Location) -> icechunk.Repository:
     if not icechunk.Repository.exists(storage):
         raise NotFound(f"{location}: there is no cube here")
     return icechunk.Repository.open(storage)
+
+
+def read_session(location: Location, snapshot: str | None, *, what: str) -> icechunk.Session:
+    """Return a session that reads the newest state of a repository, or an older one.
+
+    Raises
+    ------
+    NotFound
+        Where there is no repository, or no such snapshot; the message says `what` was looked for.
+    """
+    quiet_icechunk()
+    try:
+        if location.local_path is not None and not location.local_path.is_dir():
+            raise NotFound(f"{location}: there is no {what} here")
+        repository = icechunk.Repository.open(location.icechunk_storage())
+        if snapshot is None:
+            return repository.readonly_session(BRANCH)
+        repository.lookup_snapshot(snapshot)
+        return repository.readonly_session(snapshot_id=snapshot)
+    except icechunk.IcechunkError as error:
+        which = f"no {what}" if snapshot is None else f"no {what} with snapshot {snapshot}"
+        raise NotFound(f"{location}: {which} here ({str(error).strip().splitlines()[-1].strip()})") from error
 
 
 def open_or_make_repository(location: Location) -> icechunk.Repository:

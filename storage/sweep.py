@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from storage.cube import BRANCH
 from storage.errors import NotFound
 from storage.location import Location
 from storage.locks import hold
-from storage.repository import open_repository
+from storage.repository import BRANCH, open_repository
 
 STAGING = "staging"
 
