@@ -160,6 +160,7 @@ class SkyReader:
                 self.ids, *(self._table[name].to_pylist() for name in ("group", "row", "record")), strict=True
             )
         }
+        self._texts, self._psfs = _array(self._root, "objects/record"), _array(self._root, "objects/psf")
         self._group = lru_cache(maxsize=256)(self._open_group)
         self._records = lru_cache(maxsize=64)(self._read_records)
 
@@ -192,8 +193,7 @@ class SkyReader:
         wanted: list[tuple[zarr.Array, Any]] = [
             (group[plane.name], (slice(row, row + 1), ..., slice(0, rows), slice(0, columns))) for plane in PLANES
         ]
-        psf = _array(self._root, "objects/psf")
-        wanted += [(psf, slice(start, start + y * x)) for start, y, x in filter(None, record["psf"])]
+        wanted += [(self._psfs, slice(start, start + y * x)) for start, y, x in filter(None, record["psf"])]
         arrays = _read_all(wanted)
         planes = {plane.name: values[0] for plane, values in zip(PLANES, arrays, strict=False)}
         images = iter(arrays[len(PLANES) :])
@@ -216,13 +216,12 @@ class SkyReader:
         return self._places[object_id]
 
     def _record(self, index: int) -> dict[str, Any]:
-        chunk = _array(self._root, "objects/record").chunks[0]
+        chunk = self._texts.chunks[0]
         return read_record(self._records(index // chunk)[index % chunk])
 
     def _read_records(self, chunk_index: int) -> list[str]:
-        table = _array(self._root, "objects/record")
-        start = chunk_index * table.chunks[0]
-        return [str(text) for text in np.asarray(table[start : start + table.chunks[0]])]
+        start = chunk_index * self._texts.chunks[0]
+        return [str(text) for text in np.asarray(self._texts[start : start + self._texts.chunks[0]])]
 
     def _open_group(self, path: str) -> dict[str, zarr.Array]:
         group = self._root[path]
