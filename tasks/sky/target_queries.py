@@ -1,0 +1,153 @@
+"""Targets from SDSS, VizieR and NED through astroquery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tasks.errors import ConfigurationError, SourceRejected
+from tasks.limits import HttpLimits, TransferCount
+from tasks.ranges import PassingError, with_retries
+from tasks.sky.target_columns import Column, degrees_of
+from tasks.sky.target_files import columns_of
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+QUERY_LIMITS = HttpLimits(attempts=4, concurrent=2, requests_per_s=2.0)
+_COMPUTED = ["*", "_RAJ2000", "_DEJ2000"]
+
+
+def query_table(service: str, request: str, *, limits: HttpLimits = QUERY_LIMITS) -> list[Column]:
+    """Return the columns that a service answers with.
+
+    Parameters
+    ----------
+    service : str
+        ``sdss`` (SQL that begins with SELECT, or ``RA,DEC,RADIUS_ARCSEC``: every photometric object there),
+        ``vizier`` (``CATALOGUE[:COLUMN=CONDITION;...]``) or ``ned`` (names, separated by semicolons).
+    limits : HttpLimits
+        Tries and pauses; a service is asked twice a second at most.
+
+    Raises
+    ------
+    ConfigurationError
+        A request that cannot be read.
+    SourceRejected
+        The service refuses it, or has nothing: with reason ``no-data``.
+    SourceUnavailable
+        It does not answer.
+    """
+    if not request.strip():
+        raise ConfigurationError(f"{service}: names no query")
+    ask = {"sdss": _sdss, "vizier": _vizier, "ned": _ned}[service]
+    try:
+        action, url = ask(request.strip())
+    except ImportError as error:
+        raise ConfigurationError(
+            "queries need astroquery, which is not installed: pip install 'canopus[sky]'"
+        ) from error
+    table = asked(action, service=service, url=url, limits=limits)
+    if table is None or not len(table):
+        raise SourceRejected(f"{service} has nothing for {request[:80]!r}", reason="no-data")
+    return columns_of(table)
+
+
+def asked(
+    action: Callable[[], Any], *, service: str, url: str, limits: HttpLimits, deadline: float | None = None
+) -> Any:
+    """Return what a call through astroquery gives, tried again while the service fails in a way that may pass.
+
+    Raises
+    ------
+    SourceRejected, SourceUnavailable
+    """
+    import requests
+    from astroquery.exceptions import RemoteServiceError, TableParseError
+
+    def attempt() -> Any:
+        try:
+            return action()
+        except RemoteServiceError as error:
+            raise SourceRejected(f"{service} refuses: {_words(error)}", reason="invalid-input") from error
+        except requests.HTTPError as error:
+            raise _by_status(error, service) from error
+        except (requests.RequestException, TimeoutError, ConnectionError) as error:
+            raise PassingError(f"{service} did not answer ({type(error).__name__})") from error
+        except (TableParseError, ValueError, KeyError, IndexError, TypeError) as error:
+            # A page of HTML or half an answer: what astroquery cannot read may be readable the next time.
+            raise PassingError(f"{service} answered with what is no table: {_words(error)}") from error
+
+    parts = urlsplit(url)
+    name = f"{parts.scheme}://{parts.netloc}{parts.path}"
+    return with_retries(attempt, name=name, limits=limits, deadline=deadline, count=TransferCount())
+
+
+def _by_status(error: Any, service: str) -> Exception:
+    status = error.response.status_code if error.response is not None else 0
+    if status in (400, 401, 403, 404):
+        return SourceRejected(f"{service} refuses: HTTP status {status}", reason="invalid-input")
+    return PassingError(f"HTTP status {status}")
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _sdss(request: str) -> tuple[Callable[[], Table | None], str]:
+    from astroquery.sdss import SDSS, conf
+
+    if request.lower().startswith("select"):
+        return lambda: SDSS.query_sql(request, cache=False), conf.skyserver_baseurl
+    ra, dec, radius = _cone(request)
+    query = (
+        "SELECT p.ra, p.dec, p.objid, p.run, p.rerun, p.camcol, p.field FROM PhotoObj AS p "
+        f"JOIN dbo.fGetNearbyObjEq({ra!r}, {dec!r}, {radius / 60.0!r}) AS n ON n.objID = p.objID"
+    )
+    return lambda: SDSS.query_sql(query, cache=False), conf.skyserver_baseurl
+
+
+def _cone(request: str) -> tuple[float, float, float]:
+    parts = request.split(",")
+    try:
+        if len(parts) != 3 or not 0 < (radius := float(parts[2])) <= 3600:
+            raise ValueError
+        return degrees_of(parts[0], hours=True), degrees_of(parts[1], hours=False), radius
+    except ValueError:
+        raise ConfigurationError(
+            f"sdss:{request[:60]}: SELECT ... or RA,DEC,RADIUS in degrees and arcsec (up to 3600) is expected"
+        ) from None
+
+
+def _vizier(request: str) -> tuple[Callable[[], Table | None], str]:
+    from astroquery.vizier import Vizier
+
+    catalogue, _, conditions = request.partition(":")
+    filters = {}
+    for condition in filter(None, conditions.split(";")):
+        column, equals, value = condition.partition("=")
+        if not equals:
+            raise ConfigurationError(f"vizier:{request[:60]}: COLUMN=CONDITION is expected, {condition!r} came")
+        filters[column.strip()] = value.strip()
+    client = Vizier(columns=_COMPUTED, column_filters=filters, row_limit=-1)
+
+    def action() -> Table | None:
+        found = client.query_constraints(catalog=catalogue, cache=False) if filters else None
+        tables = found if found is not None else client.get_catalogs(catalogue, cache=False)
+        return tables[0] if len(tables) else None
+
+    return action, client._server_to_url()
+
+
+def _ned(request: str) -> tuple[Callable[[], Table | None], str]:
+    from astropy.table import vstack
+    from astroquery.ipac.ned import Ned
+
+    names = [name.strip() for name in request.split(";") if name.strip()]
+
+    def action() -> Table | None:
+        tables = [Ned.query_object(name) for name in names]
+        return vstack(tables, metadata_conflicts="silent") if len(tables) > 1 else tables[0]
+
+    return action, Ned.OBJ_SEARCH_URL
