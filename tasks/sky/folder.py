@@ -1,0 +1,376 @@
+"""FITS files in a local folder: the images of objects, with what lies beside them.
+
+A file's name is ``<object>[_<band>][_<kind>].fits``, as far as it says so: ``ngc3073_r.fits`` with
+``ngc3073_r_mask.fits``, ``a2744_f105w.fits`` with ``a2744_f105w_rms.fits``. Kinds are ivar (invvar, weight), rms (err),
+var, mask and psf. Files of one object in several bands make one cutout. A file may hold several planes of one object
+(BANDS, BAND, EXTNAME, IMAGETYP say which), or an object in each of its extensions, named after it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from storage.cutouts import Cutout
+from tasks.errors import ConfigurationError, SourceRejected, SourceUnavailable
+from tasks.sky.assembly import Frame, assemble
+from tasks.sky.fits_images import (
+    KINDS,
+    Image,
+    pixel_of,
+    pixel_scale_arcsec,
+    plain_band,
+    position_of,
+    read_images,
+    wcs_of,
+)
+from tasks.sky.planes import plane_of
+from tasks.sky.sources import SourceOptions
+from tasks.sky.targets import Target, TargetList, digest_of, read_targets
+
+_SUFFIX = re.compile(r"\.(fits|fit|fts)(\.(gz|bz2|fz))?$", re.IGNORECASE)
+_BANDS = re.compile(r"[ugrizyUBVRIJHKY]|Ks|w[1-4]|W[1-4]|fuv|nuv|FUV|NUV|[fF]\d{3,4}[wWmMnNlLpPxX]{1,2}")
+_CATALOGUE = re.compile(r"(catalog|catalogue|index|targets|objects)\.(parquet|csv|vot|xml|fits|ecsv)$", re.IGNORECASE)
+_EXTENSION = re.compile(r"^(?P<file>.+?)\[(?P<name>[^\]]+)\]$")
+_SANE_SCALE = (1e-3, 600.0)
+
+
+@dataclass(frozen=True)
+class FileName:
+    """What a file's name says."""
+
+    path: Path
+    base: str
+    band: str
+    kind: str
+
+
+def parse_name(path: Path) -> FileName:
+    """Return what a file's name says of object, band and kind.
+
+    Examples
+    --------
+    >>> name = parse_name(Path("ngc3073_r_mask.fits"))
+    >>> name.base, name.band, name.kind
+    ('ngc3073', 'r', 'mask')
+    """
+    words = _SUFFIX.sub("", path.name).split("_")
+    kind, band = "image", ""
+    if words[-1].lower() in KINDS:
+        kind = KINDS[words.pop().lower()]
+    if words and words[-1].lower() in ("img", "image") and len(words) > 1:
+        words.pop()
+    if words and _BANDS.fullmatch(words[-1]):
+        band = plain_band(words.pop())
+    return FileName(path, "_".join(words), band, kind)
+
+
+class FolderSource:
+    """Images of a local folder.
+
+    Parameters
+    ----------
+    folder : Path
+    bands : tuple of str
+        Empty = what each object has.
+
+    Raises
+    ------
+    ConfigurationError
+        No such folder, or one without FITS files.
+    """
+
+    def __init__(self, folder: Path, *, bands: tuple[str, ...] = (), options: SourceOptions | None = None) -> None:
+        self.folder = folder.expanduser().resolve()
+        self.bands = bands
+        self._options = options or SourceOptions()
+        self._lock = threading.Lock()
+        self._names = _file_names(self.folder)
+
+    @property
+    def name(self) -> str:
+        """Return the folder's name, as a folder in the warehouse may have it."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.folder.name).strip("-.") or "folder"
+
+    def fetch(self, target: Target, *, deadline: float | None = None) -> Cutout:
+        """Return an object's images, its own file and every one beside it.
+
+        Raises
+        ------
+        SourceRejected
+            No file of that object, one that cannot be read, no pixel scale, no band that was asked for.
+        """
+        files, extension = self._files_of(target)
+        where = str(files[0].path) + (f"[{extension}]" if extension else "")
+        images, others = self._read(files, extension)
+        first = images[0]
+        wcs = wcs_of(first.header)
+        scale = self._scale(wcs, where) if wcs is not None else self._given_scale(where)
+        placed, centre, notes = self._place(target, first, wcs)
+        planes = [
+            plane_of(
+                image,
+                others,
+                band=image.band,
+                pixel_scale_arcsec=scale,
+                zero_points=self._options.zero_points,
+                where=where,
+            )
+            for image in self._named(images, where)
+        ]
+        return assemble(
+            placed,
+            planes,
+            Frame(wcs, scale, centre),
+            size=target.size_pixels or self._options.size_pixels,
+            bands=self.bands,
+            max_empty_share=self._options.max_empty_share,
+            source=where,
+            notes=notes,
+        )
+
+    def targets(self) -> TargetList:
+        """Return every object of the folder."""
+        return targets_of_folder(self.folder)
+
+    def _read(self, files: Sequence[FileName], extension: str) -> tuple[list[Image], list[Image]]:
+        """Return an object's images, and what comes with them."""
+        images: list[Image] = []
+        others: list[Image] = []
+        for file in files:
+            for image in _images_of(file.path):
+                if extension and file.kind == "image" and image.name != extension:
+                    continue
+                named = replace(image, band=image.band or file.band)
+                kind = file.kind if image.kind == "image" and file.kind != "image" else image.kind
+                (images if kind == "image" else others).append(replace(named, kind=kind))  # type: ignore[arg-type]
+        if extension:
+            others = _of_object(others, extension)
+        if not images:
+            raise SourceRejected(f"{files[0].path} holds no image", reason="invalid-input")
+        return images, others
+
+    def _named(self, images: Sequence[Image], where: str) -> list[Image]:
+        """Return images that all have a band: one without is in the band that was asked for."""
+        without = [image for image in images if not image.band]
+        if not without:
+            return list(images)
+        if len(images) > 1 or len(self.bands) > 1:
+            raise SourceRejected(f"{where}: neither header nor file name says the band; ask for one band")
+        return [replace(images[0], band=self.bands[0] if self.bands else "image")]
+
+    def _place(self, target: Target, image: Image, wcs: object) -> tuple[Target, tuple[float, float], tuple[str, ...]]:
+        """Return the target with a position, and where it lies in the image; the image is of it, whatever the WCS says."""
+        rows, columns = image.pixels.shape
+        middle = ((columns - 1) / 2.0, (rows - 1) / 2.0)
+        if wcs is None:
+            return target, middle, ()
+        if not (math.isfinite(target.ra) and math.isfinite(target.dec)):
+            ra, dec = position_of(wcs, *middle)
+            return replace(target, ra=ra, dec=dec), middle, ("position from the middle of the image",)
+        x, y = pixel_of(wcs, target.ra, target.dec)
+        if -0.5 <= x <= columns - 0.5 and -0.5 <= y <= rows - 0.5:
+            return target, (x, y), ()
+        return target, middle, ("by the image's WCS the target lies off the image: its middle is taken",)
+
+    def _scale(self, wcs: object, where: str) -> float:
+        scale = pixel_scale_arcsec(wcs)
+        if not _SANE_SCALE[0] < scale < _SANE_SCALE[1]:
+            raise SourceRejected(f"{where}: its header gives pixels of {scale:g} arcsec", reason="invalid-input")
+        return scale
+
+    def _given_scale(self, where: str) -> float:
+        if self._options.pixel_scale_arcsec is None:
+            raise SourceRejected(
+                f"{where} has no WCS that gives its pixel scale: name it (pixel_scale_arcsec)", reason="invalid-input"
+            )
+        return self._options.pixel_scale_arcsec
+
+    def _files_of(self, target: Target) -> tuple[list[FileName], str]:
+        """Return an object's files, the image first, and the extension that it is in (empty = all)."""
+        if target.file:
+            match = _EXTENSION.match(target.file)
+            path = self._inside(match["file"] if match else target.file)
+            return self._with_siblings(_main(path)), match["name"] if match else ""
+        for name in dict.fromkeys((target.object_id, *target.names)):
+            if found := self._by_object.get(name):
+                return self._with_siblings(found), ""
+        with self._lock:
+            extensions = self._by_extension
+        for name in dict.fromkeys((target.object_id, *target.names)):
+            if name in extensions:
+                path, extension = extensions[name]
+                return self._with_siblings(_main(path)), extension
+        raise SourceRejected(f"{self.folder} holds no image of {target.object_id}", reason="missing-asset")
+
+    def _inside(self, file: str) -> Path:
+        path = (self.folder / file).resolve()
+        if not path.is_relative_to(self.folder):
+            raise SourceRejected(f"{file} is not inside {self.folder}", reason="denied")
+        if not path.is_file():
+            raise SourceRejected(f"{path} does not exist", reason="missing-asset")
+        return path
+
+    @cached_property
+    def _by_object(self) -> dict[str, FileName]:
+        return {name: file for name, file, _ in _objects(self._names)}
+
+    @cached_property
+    def _by_extension(self) -> dict[str, tuple[Path, str]]:
+        """Return files of many objects by the names of their extensions, with and without a leading letter."""
+        found: dict[str, tuple[Path, str]] = {}
+        for _, file, _ in _objects(self._names):
+            for name in _object_extensions(file.path):
+                found.setdefault(name, (file.path, name))
+                found.setdefault(_number(name), (file.path, name))
+        return found
+
+    def _with_siblings(self, main: FileName) -> list[FileName]:
+        """Return an image's file, the same object's in other bands, and variances, masks and PSFs of these."""
+        bands = [main]
+        if main.band:
+            others = [
+                name
+                for name in self._names
+                if name.base == main.base and name.kind == "image" and name.band not in ("", main.band)
+            ]
+            bands += list({name.band: name for name in reversed(others)}.values())
+        beside = [name for name in self._names if name.kind != "image" and name.path not in {b.path for b in bands}]
+        return [*bands, *(name for name in beside if any(_goes_with(name, band) for band in bands))]
+
+
+def targets_of_folder(folder: Path) -> TargetList:
+    """Return the objects of a folder: of its catalogue (``catalog``, ``index``, ``targets``) where it has one, else its images.
+
+    An object's id is its file's name without band and kind, or the name of its extension. Positions are those of the
+    images' middles; NaN where there is no WCS. A file that cannot be read is a target too: it is rejected when it is
+    fetched, and keeps its row.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    folder = folder.expanduser().resolve()
+    names = _file_names(folder)
+    catalogues = sorted(path for path in folder.iterdir() if _CATALOGUE.match(path.name))
+    if catalogues:
+        found = read_targets(catalogues[0], merge_radius_arcsec=0.0)
+        return replace(found, notes=(f"objects of {catalogues[0].name}", *found.notes))
+    targets = [target for name, file, _ in _objects(names) for target in _targets_of(name, file)]
+    if len({target.object_id for target in targets}) < len(targets):
+        raise ConfigurationError(f"{folder}: two images have one name; give a list of targets with a column file")
+    return TargetList(
+        targets=tuple(targets),
+        integer_ids=bool(targets) and all(re.fullmatch(r"[1-9]\d{0,17}", target.object_id) for target in targets),
+        bad_rows=(),
+        merged=(),
+        rows=len(targets),
+        digest=digest_of(targets),
+        notes=("positions from the images",),
+    )
+
+
+def _file_names(folder: Path) -> list[FileName]:
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is no folder")
+    found = [parse_name(path) for path in sorted(folder.iterdir()) if _SUFFIX.search(path.name)]
+    names = [name for name in found if not _CATALOGUE.match(name.path.name)]
+    if not names:
+        raise ConfigurationError(f"{folder} holds no FITS files")
+    return names
+
+
+def _objects(names: Sequence[FileName]) -> list[tuple[str, FileName, str]]:
+    """Return (id, image file, band) of each object; of one in several bands, the first band's file.
+
+    What goes with no image is one itself: ``x_img_ivar.fits`` alone holds both.
+    """
+    images = [name for name in names if name.kind == "image"]
+    alone = [
+        name
+        for name in names
+        if name.kind not in ("image", "psf") and not any(_goes_with(name, image) for image in images)
+    ]
+    objects: dict[str, FileName] = {}
+    for name in sorted([*images, *(replace(name, kind="image") for name in alone)], key=lambda name: name.path):
+        stem = _SUFFIX.sub("", name.path.name)
+        first = objects.get(name.base)
+        if first is None and name.base:
+            objects[name.base] = name
+        elif first is None or not (name.band and first.band and name.band != first.band):
+            objects[stem if stem not in objects else name.path.name] = name
+    return [(name, file, file.band) for name, file in objects.items()]
+
+
+def _goes_with(other: FileName, image: FileName) -> bool:
+    """Return whether a variance, mask or PSF belongs to an image: of its name and band, a PSF also of part of its name."""
+    if other.band and image.band and other.band != image.band:
+        return False
+    if other.kind == "psf":
+        return set(filter(None, other.base.split("_"))) <= set(image.base.split("_"))
+    return other.base == image.base
+
+
+def _main(path: Path) -> FileName:
+    """Return what a name says of a file that is an object's own, whatever kind its name ends in."""
+    return replace(parse_name(path), kind="image")
+
+
+def _images_of(path: Path) -> list[Image]:
+    try:
+        body = path.read_bytes()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise SourceRejected(f"{path} cannot be read: {error.strerror}", reason="missing-asset") from error
+        raise SourceUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
+    return read_images(body, str(path))
+
+
+def _object_extensions(path: Path) -> list[str]:
+    """Return the extensions of a file that holds an object in each; empty for a file of one object."""
+    try:
+        images = _images_of(path)
+    except (SourceRejected, SourceUnavailable):
+        return []
+    names = [image.name for image in images]
+    several = len(images) > 1 and all(names) and len(set(names)) == len(names)
+    return names if several and not any(image.band or image.kind != "image" for image in images) else []
+
+
+def _of_object(others: Sequence[Image], extension: str) -> list[Image]:
+    """Return what goes with one extension of a file of many objects: of the same number, or of every one."""
+    own = [other for other in others if other.name and _number(other.name) == _number(extension)]
+    return [*own, *(other for other in others if not other.name)]
+
+
+def _number(name: str) -> str:
+    """Return an extension's name without its leading letters: ``G12`` and ``P12`` are both 12."""
+    return re.sub(r"^[A-Za-z]+(?=\d+$)", "", name)
+
+
+def _targets_of(name: str, file: FileName) -> list[Target]:
+    try:
+        images = _images_of(file.path)
+    except (SourceRejected, SourceUnavailable):
+        return [Target(name, math.nan, math.nan, names=(name,), file=file.path.name)]
+    if not images:
+        return []
+    extensions = _object_extensions(file.path)
+    if not extensions:
+        return [_target_of(name, images, file.path.name)]
+    return [_target_of(image.name, [image], f"{file.path.name}[{image.name}]") for image in images]
+
+
+def _target_of(name: str, images: Sequence[Image], file: str) -> Target:
+    image = next((image for image in images if image.kind == "image"), None)
+    wcs = None if image is None else wcs_of(image.header)
+    ra = dec = math.nan
+    if image is not None and wcs is not None:
+        rows, columns = image.pixels.shape
+        ra, dec = position_of(wcs, (columns - 1) / 2.0, (rows - 1) / 2.0)
+    return Target(name, ra, dec, names=(name,), file=file)
