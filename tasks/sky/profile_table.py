@@ -63,7 +63,7 @@ COLUMNS = (
     Column("extinction", _NUMBER, "mag", "phys.absorption.gal", "A of this band, not applied"),
     Column("seconds", _NUMBER, "s", "time.duration;meta.software", "Time that it took"),
     Column("release", _TEXT, "", "meta.version", "Data release of the image"),
-    Column("snapshot", _TEXT, "", "meta.id;meta.version", "Snapshot of the sky store"),
+    Column("snapshot", _TEXT, "", "meta.version", "Snapshot of the sky store"),
 )
 SCHEMA = pa.schema(
     [
