@@ -6,6 +6,7 @@ from typing import Literal
 
 Reason = Literal[
     "no-data",  # nothing there: outside the footprint, empty window
+    "no-object",  # an image in which nothing stands out where the object should be
     "unavailable",  # timeouts, 5xx, 429, dropped connections: may pass
     "time-limit",  # the tile's time ran out
     "missing-asset",
