@@ -11,6 +11,8 @@ torch.Size([4, 3, 64, 64])
 
 from __future__ import annotations
 
+from tasks.sky.generator.archive import GalaxyArchive, truth_table, write_archive
+from tasks.sky.generator.convert import to_cutout
 from tasks.sky.generator.prior import (
     BENCH_FULL,
     BENCH_SIMPLE,
@@ -34,6 +36,7 @@ __all__ = [
     "NATIVE_SCALE",
     "PRIORS",
     "Galaxies",
+    "GalaxyArchive",
     "GalaxyPrior",
     "NoisePrior",
     "PsfImages",
@@ -46,5 +49,8 @@ __all__ = [
     "evaluation_radii",
     "read_psf_images",
     "signal_to_noise",
+    "to_cutout",
     "true_profile",
+    "truth_table",
+    "write_archive",
 ]

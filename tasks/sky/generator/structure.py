@@ -22,7 +22,7 @@ KINDS = ("elliptical", "lenticular", "spiral", "irregular")
 _OLD, _YOUNG, _COLOUR_SCATTER = (0.78, 0.70), (0.42, 0.38), (0.05, 0.06)
 # what g, r, z take of dust (Cardelli's law, relative to r), how strongly arms stand out, how much larger a disc is than in r
 _DUST, _CONTRAST, _WIDENING = (1.35, 1.0, 0.62), (1.2, 0.95, 0.62), (0.05, 0.0, -0.04)
-_KNOT_COLOUR = (1.9, 1.0, 0.75)
+_KNOT_COLOUR = (1.15, 1.0, 0.7)
 _TEXTURE = (48, 96)
 _KNOTS = 40
 
@@ -318,9 +318,11 @@ def _looked_up(texture: Tensor, plane: _Plane, twist: Tensor, loose: Tensor) -> 
     wound = (plane.angle - twist[:, None, None] * plane.log_radius) / (2 * math.pi)
     column = torch.where(loose[:, None, None], 0.24 * plane.major, 2 * (wound - wound.floor()) - 1)
     row = torch.where(loose[:, None, None], 0.24 * plane.minor, (plane.log_radius + 1.2) / 2.6)
-    return torch.nn.functional.grid_sample(
-        texture, torch.stack([column, row], dim=-1), align_corners=True, padding_mode="reflection"
-    )
+    place = torch.stack([column, row], dim=-1)
+    grain = torch.nn.functional.grid_sample(texture, place, align_corners=True, padding_mode="reflection")
+    # what is long along arms has no place where there are none
+    grain[:, 0] = torch.where(loose[:, None, None], grain[:, 1], grain[:, 0])
+    return grain
 
 
 def _arms(draws: Draws, plane: _Plane, twist: Tensor, waver: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -353,7 +355,7 @@ def _modulation(
     spiral, irregular = kind == SPIRAL, kind == IRREGULAR
     strength = draws.uniform("arm-strength", low=0.25, high=0.95)
     strength = torch.where(spiral, strength, torch.where(irregular, 0.15, 0.04)) * (0.25 + 0.75 * face_on)
-    patches = torch.where(spiral, 0.12 + 0.45 * late * draws.uniform("patches"), torch.where(irregular, 0.55, 0.02))
+    patches = torch.where(spiral, 0.12 + 0.45 * late * draws.uniform("patches"), torch.where(irregular, 0.42, 0.02))
     patches = (patches * (0.4 + 0.6 * face_on))[:, None, None]
     ridge, _, reign = arms
     clumps = (patches * grain - patches.square() / 2).exp_()
@@ -427,7 +429,7 @@ def _knots(
     bright = draws.uniform("knot-flux", _KNOTS).clamp(min=0.03) ** -0.8 * (-0.6 * radius).exp()
     bright = bright / bright.sum(dim=1, keepdim=True)
     colour = torch.tensor(_KNOT_COLOUR, device=kind.device)
-    flux = bright[:, :, None] * (share[:, None] * light[:, 1:2] * 0.75 * colour)[:, None, :]
+    flux = bright[:, :, None] * (share[:, None] * light[:, 1:2] * colour)[:, None, :]
     major = radius * angle.cos() * length[:, None]
     minor = radius * angle.sin() * (length * canvas.ellipse.axis_ratio)[:, None]
     sine, cosine = canvas.ellipse.angle.sin()[:, None], canvas.ellipse.angle.cos()[:, None]

@@ -149,7 +149,7 @@ def _add_companions(cells: Tensor, prior: SurroundingsPrior, draws: Draws, grid:
 def draw_sky(prior: SurroundingsPrior, draws: Draws, *, sigma: Tensor, pixels: int) -> Tensor:
     """Return what is left of the sky, a plane per band, shape (galaxy, band, y, x)."""
     bands = sigma.shape[1]
-    offset = prior.sky_offset * draws.normal("sky-offset", bands) * sigma
+    offset = (prior.sky_mean + prior.sky_offset * draws.normal("sky-offset", bands)) * sigma
     slope = prior.sky_gradient * draws.normal("sky-slope", 2, bands) * sigma[:, None]
     axis = torch.linspace(-0.5, 0.5, pixels, device=sigma.device)
     plane = slope[:, 0, :, None, None] * axis[None, :] + slope[:, 1, :, None, None] * axis[:, None]

@@ -65,7 +65,7 @@ def evaluation_radii(galaxies: Galaxies) -> Tensor:
         Arcsec. The last lies where a one-pixel annulus falls to `LEAST_SIGNAL` for the first time, or where the reference ellipse
         touches the nearest edge of the image; NaN for what is not 3 times its noise at 1 pixel or lies on an edge.
     """
-    scale, truth = galaxies.pixel_scale_arcsec, galaxies.truth
+    scale = galaxies.pixel_scale_arcsec
     most = _reach_pixels(galaxies)
     step = torch.arange(0, max(float(most.max()) - 1, 0.5), 0.5, device=most.device)
     tried = (1 + step).expand(len(galaxies), len(galaxies.bands), -1)
@@ -73,7 +73,9 @@ def evaluation_radii(galaxies: Galaxies) -> Tensor:
     last = seen.int().cumprod(dim=-1).sum(dim=-1) - 1
     outer = torch.where(last >= 1, 1 + 0.5 * last, torch.nan)
     power = torch.linspace(0, 1, RADII, device=most.device)
-    return scale * outer[..., None] ** power * torch.ones_like(truth.sigma)[..., None]
+    radii = scale * outer[..., None] ** power
+    # a power of 0 would make 1 of no radius
+    return torch.where(outer[..., None].isfinite(), radii, torch.nan)
 
 
 def _reach_pixels(galaxies: Galaxies) -> Tensor:
