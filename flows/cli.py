@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from flows import cli_sky
+from flows.console import (
+    FAILED,
+    USAGE,
+    Dask,
+    Json,
+    Warehouse,
+    bars,
+    follow,
+    print_plan,
+    run_flow,
+    say,
+    stated,
+    stop,
+)
+
 if TYPE_CHECKING:
     from flows.config import PipelineConfig
-    from flows.runtime import Summary
 
 app = typer.Typer(
     name="canopus",
@@ -48,13 +60,8 @@ evaluate = typer.Typer(
 )
 app.add_typer(evaluate, name="evaluate")
 
-FAILED, USAGE = 1, 2
-_LINE_S = 30.0
-
-Warehouse = Annotated[str, typer.Option(help="Warehouse: a folder, s3://bucket/prefix, gs:// or az://.")]
 Area = Annotated[str, typer.Option(help="minx,miny,maxx,maxy in degrees, or a vector file.")]
 Crs = Annotated[str | None, typer.Option(help="Projected CRS of the grid, e.g. EPSG:27700; by default the UTM zone.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
 Until = Annotated[str | None, typer.Option(help="Use looks up to this day, YYYY-MM-DD; by default all.")]
 Unmasked = Annotated[bool, typer.Option("--allow-unmasked", help="Count looks of items that have no mask.")]
 OtherWarehouse = Annotated[str | None, typer.Option("--warehouse", help="Instead of the one in the settings.")]
@@ -106,7 +113,6 @@ Allow = Annotated[
     list[str] | None, typer.Option(help="Publish although this check fails; the item says so; may be repeated.")
 ]
 MapSample = Annotated[str | None, typer.Option(help="Labelled probability sample: the report estimates areas from it.")]
-Dask = Annotated[str | None, typer.Option(help="Dask scheduler address, or local:N; by default threads.")]
 
 
 def main() -> None:
@@ -116,7 +122,7 @@ def main() -> None:
     except Exception as error:
         if not _is_expected(error):
             raise
-        _stop(f"canopus: {error}", USAGE if _is_usage(error) else FAILED)
+        stop(f"canopus: {error}", USAGE if _is_usage(error) else FAILED)
 
 
 @app.command(epilog="Example: canopus simulate ./archive --seed 3 --size-km 5 --years 2")
@@ -146,9 +152,9 @@ def simulate(
         gap_free=reflectance,
         **place,
     )
-    with _bars() as bar:
+    with bars() as bar:
         lines = make_archive(folder, config, on_progress=partial(bar, "simulate", ""))
-    _say("\n".join(lines))
+    say("\n".join(lines))
 
 
 @app.command(
@@ -199,16 +205,16 @@ def ingest(
         "time_limit_s": time_limit,
         "dask": dask,
     }
-    config = make_config(IngestConfig, _stated(given))
+    config = make_config(IngestConfig, stated(given))
     if dry_run:
         from flows.plan import describe_plan
 
-        _print_plan(describe_plan(config), as_json=as_json)
+        print_plan(describe_plan(config), as_json=as_json)
         return
     configure_prefect(warehouse)
     from flows.ingest import ingest_earth
 
-    _follow(ingest_earth, config, as_json=as_json)
+    follow(ingest_earth, config, as_json=as_json)
 
 
 @app.command(epilog="Example: canopus redrive latest --warehouse ./warehouse")
@@ -219,16 +225,20 @@ def redrive(
     dask: Dask = None,
     as_json: Json = False,
 ) -> None:
-    """Take up again what failed in an ingest run, or what it never came to."""
+    """Take up again what failed in a run of ingest or of profiles, or what it never came to."""
     from flows.runtime import configure_prefect
     from storage.location import resolve
     from storage.manifest import find_run
 
-    found = find_run(resolve(warehouse), run, kind="ingest")
+    found = find_run(resolve(warehouse), run, kind=("ingest", "profiles"))
     configure_prefect(warehouse)
+    if found.id.startswith("profiles-"):
+        from flows.profiles import redrive_profiles
+
+        follow(redrive_profiles, warehouse, found, dask, as_json=as_json)
     from flows.ingest import redrive_ingest
 
-    _follow(redrive_ingest, warehouse, found, dask, as_json=as_json)
+    follow(redrive_ingest, warehouse, found, dask, as_json=as_json)
 
 
 @train.command(
@@ -279,11 +289,11 @@ def train_floor(
         "block": block,
         "seed": seed,
     }
-    config = make_config(TrainFloorConfig, _stated(given))
+    config = make_config(TrainFloorConfig, stated(given))
     configure_prefect(warehouse)
     from flows.train import train_floor_model
 
-    _follow(train_floor_model, config, as_json=as_json)
+    follow(train_floor_model, config, as_json=as_json)
 
 
 @train.command(
@@ -379,11 +389,11 @@ def train_canopy(
         "crs": crs,
         "seed": seed,
     }
-    config = make_config(TrainCanopyConfig, _stated(given))
+    config = make_config(TrainCanopyConfig, stated(given))
     configure_prefect(warehouse)
     from flows.train import train_canopy_model
 
-    _follow(train_canopy_model, config, as_json=as_json)
+    follow(train_canopy_model, config, as_json=as_json)
 
 
 @train.command(
@@ -453,7 +463,7 @@ def train_earthpt(
         "parallel": parallel,
         "fresh": fresh or None,
     }
-    options = _stated(given)
+    options = stated(given)
     settings = (
         load_config(config, TrainEarthPTConfig, **options) if config else make_config(TrainEarthPTConfig, options)
     )
@@ -463,7 +473,7 @@ def train_earthpt(
     if follows():
         follow_earthpt(settings)
         return
-    _follow(train_earthpt_model, settings, as_json=as_json)
+    follow(train_earthpt_model, settings, as_json=as_json)
 
 
 @app.command("map", epilog="Example: canopus map --aoi area.geojson --model canopy-distilled --until 2023-12-31")
@@ -505,16 +515,16 @@ def map_command(
         "crs": crs,
         "dask": dask,
     }
-    config = make_config(MapConfig, _stated(given))
+    config = make_config(MapConfig, stated(given))
     if dry_run:
         from flows.plan import describe_map
 
-        _print_plan(describe_map(config), as_json=as_json)
+        print_plan(describe_map(config), as_json=as_json)
         return
     configure_prefect(warehouse)
     from flows.infer import map_canopy
 
-    _follow(map_canopy, config, as_json=as_json)
+    follow(map_canopy, config, as_json=as_json)
 
 
 @app.command(
@@ -559,17 +569,17 @@ def backfill(
         "crs": crs,
         "dask": dask,
     }
-    given = {"map": _stated(mapped), "start": start, "end": end, "every": every}
-    config = make_config(BackfillConfig, _stated(given))
+    given = {"map": stated(mapped), "start": start, "end": end, "every": every}
+    config = make_config(BackfillConfig, stated(given))
     if dry_run:
         from flows.plan import describe_backfill
 
-        _print_plan(describe_backfill(config), as_json=as_json)
+        print_plan(describe_backfill(config), as_json=as_json)
         return
     configure_prefect(warehouse)
     from flows.backfill import backfill_canopy_map
 
-    _follow(backfill_canopy_map, config, as_json=as_json)
+    follow(backfill_canopy_map, config, as_json=as_json)
 
 
 @app.command(epilog="Example: canopus change --aoi area.geojson --collection canopy --min-area-ha 0.1")
@@ -608,16 +618,16 @@ def change(
         "crs": crs,
         "dask": dask,
     }
-    config = make_config(ChangeConfig, _stated(given))
+    config = make_config(ChangeConfig, stated(given))
     if dry_run:
         from flows.plan import describe_change
 
-        _print_plan(describe_change(config), as_json=as_json)
+        print_plan(describe_change(config), as_json=as_json)
         return
     configure_prefect(warehouse)
     from flows.change import change_canopy
 
-    _follow(change_canopy, config, as_json=as_json)
+    follow(change_canopy, config, as_json=as_json)
 
 
 @app.command(
@@ -668,16 +678,16 @@ def forecast(
         "crs": crs,
         "dask": dask,
     }
-    config = make_config(ForecastConfig, _stated(given))
+    config = make_config(ForecastConfig, stated(given))
     if dry_run:
         from flows.plan import describe_forecast
 
-        _print_plan(describe_forecast(config), as_json=as_json)
+        print_plan(describe_forecast(config), as_json=as_json)
         return
     configure_prefect(warehouse)
     from flows.forecast import forecast_area
 
-    _follow(forecast_area, config, as_json=as_json)
+    follow(forecast_area, config, as_json=as_json)
 
 
 @app.command(epilog="Example: canopus embed --aoi area.geojson --model earthpt-small --until 2023-12-31")
@@ -715,11 +725,11 @@ def embed(
         "crs": crs,
         "dask": dask,
     }
-    config = make_config(EmbedConfig, _stated(given))
+    config = make_config(EmbedConfig, stated(given))
     configure_prefect(warehouse)
     from flows.embed import embed_area
 
-    _follow(embed_area, config, as_json=as_json)
+    follow(embed_area, config, as_json=as_json)
 
 
 @app.command(epilog="Example: canopus run (the embedded default), or canopus run my-county.yaml")
@@ -742,7 +752,7 @@ def run(
     configure_prefect(settings.map.warehouse)
     from flows.pipeline import archive_to_map
 
-    _follow(archive_to_map, settings, as_json=as_json)
+    follow(archive_to_map, settings, as_json=as_json)
 
 
 @app.command(epilog="Example: canopus plan my-county.yaml")
@@ -755,7 +765,7 @@ def plan(
     """Show what `canopus run` would do; write nothing."""
     from flows.plan import describe_pipeline
 
-    _print_plan(describe_pipeline(_main_job(config, warehouse)), as_json=as_json)
+    print_plan(describe_pipeline(_main_job(config, warehouse)), as_json=as_json)
 
 
 @app.command(epilog="Example: canopus verify warehouse/products/canopy/canopy-20231231-0123456789ab")
@@ -769,10 +779,10 @@ def verify(
 
     report = verify_product(product)
     if as_json:
-        _say(json.dumps({"ok": report.ok, **asdict(report)}, default=str))
+        say(json.dumps({"ok": report.ok, **asdict(report)}, default=str))
     else:
         verdict = "sound" if report.ok else f"{len(report.findings)} finding(s)"
-        _say("\n".join([f"{report.item_url}: {verdict}, {report.files} files", *map(str, report.findings)]))
+        say("\n".join([f"{report.item_url}: {verdict}, {report.files} files", *map(str, report.findings)]))
     raise typer.Exit(0 if report.ok else FAILED)
 
 
@@ -820,8 +830,8 @@ def labels(
         "crs": crs,
         "out": out,
     }
-    report = report_labels(make_config(LabelReportConfig, _stated(given)))
-    _say(json.dumps(report) if as_json else describe_labels(report))
+    report = report_labels(make_config(LabelReportConfig, stated(given)))
+    say(json.dumps(report) if as_json else describe_labels(report))
 
 
 @app.command(epilog="Example: canopus sample warehouse/products/canopy/ID --size 300 --out sample.gpkg")
@@ -836,7 +846,7 @@ def sample(
     """Draw a stratified random sample of a map, to be labelled by an interpreter."""
     from tasks.earth.assess import sample_map
 
-    _say("\n".join(sample_map(product, out, size=size, at_least=at_least, seed=seed)))
+    say("\n".join(sample_map(product, out, size=size, at_least=at_least, seed=seed)))
 
 
 @evaluate.command("map", epilog="Example: canopus evaluate map warehouse/products/canopy/ID --sample sample.gpkg")
@@ -866,7 +876,7 @@ def evaluate_map(
     given = _labels(labels or "", locals())
     rules = to_rules(make_config(LabelSettings, given))
     report = score_map(product, labels=labels, rules=rules, sample=sample)
-    _say(json.dumps(report.scores, default=str) if as_json else report.text)
+    say(json.dumps(report.scores, default=str) if as_json else report.text)
 
 
 @evaluate.command(
@@ -916,14 +926,14 @@ def evaluate_forecast(
         "out": out,
         "dask": dask,
     }
-    config = make_config(EvaluateForecastConfig, _stated(given))
+    config = make_config(EvaluateForecastConfig, stated(given))
     configure_prefect(warehouse)
     from flows.evaluate import evaluate_forecast as flow
     from tasks.earth.forecast_tables import describe_report
 
-    with _bars():
-        report = _run(flow, config)
-    _say(json.dumps(report) if as_json else describe_report(report))
+    with bars():
+        report = run_flow(flow, config)
+    say(json.dumps(report) if as_json else describe_report(report))
 
 
 @evaluate.command(
@@ -989,7 +999,7 @@ def evaluate_canopy(
     from flows.runtime import configure_prefect
 
     scored = _labels(labels, locals())
-    floor = _stated(
+    floor = stated(
         {
             "path": floor_labels,
             "class_field": floor_class_field,
@@ -1016,7 +1026,7 @@ def evaluate_canopy(
         "crs": crs,
         "out": out,
     }
-    options = _stated(given)
+    options = stated(given)
     settings = (
         load_config(config, EvaluateCanopyConfig, **options) if config else make_config(EvaluateCanopyConfig, options)
     )
@@ -1024,9 +1034,9 @@ def evaluate_canopy(
     from flows.evaluate import evaluate_canopy as flow
     from tasks.earth.canopy_tables import describe_canopy
 
-    with _bars():
-        report = _run(flow, settings)
-    _say(json.dumps(report) if as_json else describe_canopy(report))
+    with bars():
+        report = run_flow(flow, settings)
+    say(json.dumps(report) if as_json else describe_canopy(report))
 
 
 @evaluate.command(
@@ -1049,7 +1059,7 @@ def evaluate_change(
     from tasks.earth.change_evaluation import score_change
 
     report = score_change(product, dates=dates, kinds=kinds, woodland=woodland, out=out)
-    _say(json.dumps(report.scores) if as_json else report.text)
+    say(json.dumps(report.scores) if as_json else report.text)
 
 
 @app.command(
@@ -1073,7 +1083,7 @@ def import_weights(
 
     order = tuple(bands.split(",")) if bands else None
     reference = read_weights(file, layout, warehouse=resolve(warehouse), name=name, bands=order)
-    _say(json.dumps(asdict(reference)) if as_json else f"{reference.name}/{reference.version}: {reference.url}")
+    say(json.dumps(asdict(reference)) if as_json else f"{reference.name}/{reference.version}: {reference.url}")
 
 
 @app.command(
@@ -1094,7 +1104,7 @@ def export(
 
     reference = export_weights(resolve(warehouse), name, layout=layout, out=out)
     text = f"{reference.name}/{reference.version}: {out}"
-    _say(json.dumps({**asdict(reference), "out": str(out)}) if as_json else text)
+    say(json.dumps({**asdict(reference), "out": str(out)}) if as_json else text)
 
 
 @app.command(epilog="Example: canopus status --warehouse ./warehouse")
@@ -1102,7 +1112,7 @@ def status(*, warehouse: Warehouse = "./warehouse", as_json: Json = False) -> No
     """Show the cubes, models, products and last runs of a warehouse."""
     from flows.plan import describe_warehouse
 
-    _print_plan(describe_warehouse(warehouse), as_json=as_json)
+    print_plan(describe_warehouse(warehouse), as_json=as_json)
 
 
 @app.command(epilog="Example: canopus gc --warehouse ./warehouse --older-than 30 --delete")
@@ -1118,7 +1128,7 @@ def gc(
     """Clear old states of cubes that no product was made from, and what killed runs left behind."""
     from flows.plan import sweep
 
-    _print_plan(sweep(warehouse, days=older_than, delete=delete), as_json=as_json)
+    print_plan(sweep(warehouse, days=older_than, delete=delete), as_json=as_json)
 
 
 @app.command(epilog="Example: canopus up --warehouse ./warehouse --port 4200")
@@ -1130,13 +1140,13 @@ def up(
     """Start the Prefect server, a work pool, a worker and the deployments, all on loopback."""
     from flows.up import serve
 
-    serve(warehouse, port, say=_say)
+    serve(warehouse, port, say=say)
 
 
 def _labels(path: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a file of labels from all that a command was given; what it has no option for is left out."""
     read = {setting: options.get(option) for option, setting in _LABEL_OPTIONS.items()}
-    return _stated({"path": path, "values": _pairs(options["value"]), **read})
+    return stated({"path": path, "values": _pairs(options["value"]), **read})
 
 
 def _classes(scheme: str) -> list[dict[str, Any]]:
@@ -1144,7 +1154,7 @@ def _classes(scheme: str) -> list[dict[str, Any]]:
 
     schemes = {"canopy": CANOPY, "canopy-or-not": CANOPY_OR_NOT}
     if scheme not in schemes:
-        _stop(f"canopus: --classes {scheme}: one of {', '.join(schemes)}; other classes go into a configuration", USAGE)
+        stop(f"canopus: --classes {scheme}: one of {', '.join(schemes)}; other classes go into a configuration", USAGE)
     return [settings.model_dump() for settings in schemes[scheme]]
 
 
@@ -1152,7 +1162,7 @@ def _gates(limits: list[str] | None, allow: list[str] | None) -> dict[str, Any]:
     """Return the settings of the checks from ``name=value`` and names."""
     wrong = [text for text in limits or [] if "=" not in text]
     if wrong:
-        _stop(f"canopus: --gate {wrong[0]}: give name=value, e.g. --gate max_age_days=30", USAGE)
+        stop(f"canopus: --gate {wrong[0]}: give name=value, e.g. --gate max_age_days=30", USAGE)
     pairs = (text.split("=", 1) for text in limits or [])
     return {name: None if value == "none" else value for name, value in pairs} | {"allow": allow or []}
 
@@ -1160,7 +1170,7 @@ def _gates(limits: list[str] | None, allow: list[str] | None) -> dict[str, Any]:
 def _pairs(values: list[str] | None) -> dict[str, str]:
     wrong = [text for text in values or [] if "=" not in text]
     if wrong:
-        _stop(f"canopus: --value {wrong[0]}: give value=class, e.g. --value Conifer=conifer", USAGE)
+        stop(f"canopus: --value {wrong[0]}: give value=class, e.g. --value Conifer=conifer", USAGE)
     return dict(text.split("=", 1) for text in values or [])
 
 
@@ -1169,109 +1179,6 @@ def _main_job(config: Path | None, warehouse: str | None) -> PipelineConfig:
 
     settings = load_config(config or DEFAULT_RUN, PipelineConfig)
     return settings if warehouse is None else with_warehouse(settings, warehouse)
-
-
-def _stated(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that the user stated, or that have a value by themselves."""
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _follow(flow: Callable[..., Any], *settings: Any, as_json: bool) -> NoReturn:
-    """Run a flow with bars, print what it did, and end with its exit status."""
-    with _bars():
-        summary: Summary = _run(flow, *settings)
-    if as_json:
-        _say(json.dumps(asdict(summary), default=str))
-    else:
-        _say(_in_words(summary))
-    raise typer.Exit(summary.exit_status)
-
-
-def _run(flow: Callable[..., Any], *settings: Any) -> Any:
-    """Run a flow, and return what it gives."""
-    from flows.runtime import keep_tracebacks_off_the_console
-
-    keep_tracebacks_off_the_console()
-    return flow(*settings, return_state=True).result(raise_on_failure=True)
-
-
-def _in_words(summary: Summary) -> str:
-    counts = ", ".join(f"{count} {state}" for state, count in summary.counts.items())
-    lines = [f"{summary.run}: {counts or 'nothing to do'}"]
-    lines += [f"  cube     {cube}" for cube in summary.cubes]
-    lines += [f"  {name:<8} {value}" for name, value in summary.details.items() if value]
-    lines += [f"  note     {note}" for note in summary.notes]
-    shown = summary.failures[:20]
-    lines += [f"  failed   {failure}" for failure in shown]
-    if len(summary.failures) > len(shown):
-        lines.append(f"  ... and {len(summary.failures) - len(shown)} more, in the run's regions.parquet")
-    if summary.failures and summary.retry:
-        lines.append(f"  retry what failed with: {summary.retry}")
-    return "\n".join(lines)
-
-
-def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        _say(json.dumps({name: value for name, value in plan.items() if name != "lines"}, default=str))
-    else:
-        _say("\n".join(plan["lines"]))
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[..., None]]:
-    """Show how far everything that reports has come: bars on a terminal, a line for each finished part elsewhere."""
-    from tasks.progress import listening
-
-    if not sys.stderr.isatty():
-        lines = _Lines()
-        with listening(lines):
-            yield lines
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        rows: dict[str, Any] = {}
-
-        def show(name: str, part: str, done: int, total: int, words: str = "") -> None:
-            label = f"{name} {part}".strip()
-            if label not in rows:
-                rows[label] = progress.add_task(label, total=total)
-            described = f"{label}: {words}" if words else label
-            progress.update(rows[label], completed=done, total=total, description=described)
-
-        with listening(show):
-            yield show
-
-
-class _Lines:
-    """Writes a line for each finished part, and twice a minute how long work goes."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, name: str, part: str, done: int, total: int, words: str = "") -> None:
-        now = time.monotonic()
-        if done == total:
-            typer.echo(f"{name} {part}: {words or f'{total} done'}", err=True)
-        elif words and now - self._last > _LINE_S:
-            self._last = now
-            typer.echo(f"{name} {part}: {words}", err=True)
 
 
 def _is_expected(error: Exception) -> bool:
@@ -1287,14 +1194,7 @@ def _is_usage(error: Exception) -> bool:
     return isinstance(error, UsageError)
 
 
-def _say(text: str) -> None:
-    typer.echo(text)
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    typer.echo(message, err=True)
-    sys.exit(code)
-
+cli_sky.register(app, evaluate)
 
 if __name__ == "__main__":
     main()

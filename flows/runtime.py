@@ -122,12 +122,20 @@ def _is_no_failed_run(record: logging.LogRecord) -> bool:
     return not (record.name.startswith(_RUN_LOGGERS) and record.levelno >= logging.ERROR)
 
 
-def task_runner(dask: str | None) -> Any:
-    """Return the task runner: threads, or Dask distributed at an address or on N local processes (``local:N``)."""
+def task_runner(dask: str | None, *, threads: int | None = None) -> Any:
+    """Return the task runner: threads, or Dask distributed at an address or on N local processes (``local:N``).
+
+    Parameters
+    ----------
+    dask : str or None
+        Address, ``local:N``, or None for threads.
+    threads : int, optional
+        By default one for each core, at least two.
+    """
     from prefect.task_runners import ThreadPoolTaskRunner
 
     if dask is None:
-        return ThreadPoolTaskRunner(max_workers=max(2, os.cpu_count() or 2))
+        return ThreadPoolTaskRunner(max_workers=threads or max(2, os.cpu_count() or 2))
     from prefect_dask import DaskTaskRunner
 
     if dask.startswith("local:"):

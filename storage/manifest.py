@@ -86,7 +86,7 @@ def start_run(warehouse: Location, kind: str, manifest: Mapping[str, Any]) -> Ru
     return run
 
 
-def find_run(warehouse: Location, run_id: str, *, kind: str = "") -> Run:
+def find_run(warehouse: Location, run_id: str, *, kind: str | tuple[str, ...] = ()) -> Run:
     """Return a run by its id, or by the start of it where only one fits; ``latest`` names the newest of a kind.
 
     Parameters
@@ -95,15 +95,17 @@ def find_run(warehouse: Location, run_id: str, *, kind: str = "") -> Run:
         Root.
     run_id : str
         Id, start of an id, or ``latest``.
-    kind : str
-        Such as ``ingest``: the only kind of runs that are looked at. By default all.
+    kind : str or tuple of str
+        Such as ``ingest``: the only kinds of runs that are looked at. By default all.
 
     Raises
     ------
     NotFound
         Where none or several fit; the message lists what there is.
     """
-    known = [name for name in list_runs(warehouse) if name.startswith(f"{kind}-" if kind else "")]
+    kinds = (kind,) if isinstance(kind, str) else kind
+    starts = tuple(f"{each}-" for each in kinds) or ("",)
+    known = [name for name in list_runs(warehouse) if name.startswith(starts)]
     fitting = known[-1:] if run_id == "latest" else [name for name in known if name == run_id]
     fitting = fitting or [name for name in known if name.startswith(run_id)]
     if len(fitting) != 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -28,8 +29,17 @@ from tasks.earth.map_report import Report, describe, verdict
 
 if TYPE_CHECKING:
     from tasks.earth.earthpt_training import TrainedEarthPT
+    from tasks.sky.extraction_report import Extracted
 
 _LISTED = 500
+_GALLERIES = 5
+_MEDIANS = {
+    "r25_arcsec": "R25, arcsec",
+    "half_light_radius_arcsec": "half-light radius, arcsec",
+    "total_magnitude": "total magnitude",
+    "psf_fwhm_arcsec": "PSF, arcsec",
+    "seconds": "seconds",
+}
 _PAUSE_S = 2.0
 
 
@@ -152,6 +162,41 @@ def publish_canopy_scores(report: dict[str, Any]) -> None:
     pictures = "\n\n".join(f"![{url.rsplit('/', 1)[-1]}]({_served(url)})" for url in report["pictures"])
     words = f"# {report['model']}\n\n{pictures}\n\n```\n{describe_canopy(report)}\n```\n"
     publish_markdown("canopy-evaluation", words, f"Evaluation of {report['model']}")
+
+
+def publish_extraction(extracted: Extracted) -> None:
+    """Show how a bulk extraction of profiles ended: objects that were not measured, counts, medians, galleries, pages."""
+    lost = [row for row in extracted.rows if row.state != "measured"]
+    order = {"failed": 0, "rejected": 1, "outside": 2}
+    ranked = sorted(lost, key=lambda row: order[row.state])
+    more = f"; the first {_LISTED} of {len(lost)}" if len(lost) > _LISTED else ""
+    counts = ", ".join(f"{count} {state}" for state, count in extracted.counts.items() if count)
+    columns = ("state", "object_id", "reason", "message", "ra", "dec", "batch", "seconds")
+    table = [{name: _cell(getattr(row, name)) for name in columns} for row in ranked[:_LISTED]]
+    publish_table("objects", table, f"Objects of {extracted.run.id} that were not measured: {counts}{more}")
+    pages = extracted.details.get("pages")
+    medians = "".join(
+        f"| {band} | " + " | ".join(f"{found[name]:.4g}" if name in found else "" for name in _MEDIANS) + " |\n"
+        for band, found in extracted.medians.items()
+    )
+    text = (
+        f"# {extracted.run.id}\n\n{counts}\n\n"
+        + (f"[Pages with a picture of each object]({_served(pages)})\n\n" if pages else "")
+        + "".join(f"- {reason}: {count:,}\n" for reason, count in extracted.reasons.items())
+        + "".join(f"- {note}\n" for note in extracted.notes)
+        + f"\n| median of | {' | '.join(_MEDIANS.values())} |\n| --- |{' ---: |' * len(_MEDIANS)}\n{medians}\n"
+        + "".join(f"- product: `{product}`\n" for product in extracted.products)
+        + "\n"
+        + "\n\n".join(f"![gallery]({_served(url)})" for url in extracted.pictures[:_GALLERIES])
+        + "\n"
+    )
+    publish_markdown("profiles", text, f"Profiles: {counts}")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 6)
+    return value
 
 
 def publish_product_artifacts(receipt: Receipt) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from scipy import ndimage
 
 from storage.cutouts import BandFacts, Cutout
 
@@ -63,3 +66,70 @@ def assert_same_cutout(found: Cutout, expected: Cutout) -> None:
         assert (band.psf is None) == (other.psf is None)
         if band.psf is not None and other.psf is not None:
             assert (band.psf.shape, band.psf.tobytes()) == (other.psf.shape, other.psf.tobytes())
+
+
+def sersic_intensity(radius: np.ndarray, *, total: float, half_light: float, index: float, ratio: float) -> np.ndarray:
+    """Return the Sersic law, flux per arcsec^2, at semi-major axes in arcsec (b_n: Ciotti and Bertin 1999)."""
+    b = 2 * index - 1 / 3 + 4 / (405 * index) + 46 / (25515 * index**2)
+    norm = 2 * math.pi * half_light**2 * ratio * index * math.exp(b) * b ** (-2 * index) * math.gamma(2 * index)
+    return total / norm * np.exp(-b * ((radius / half_light) ** (1 / index) - 1))
+
+
+def sersic_cutout(
+    object_id: str = "galaxy",
+    *,
+    side: int = 96,
+    bands: tuple[str, ...] = ("g", "r", "z"),
+    magnitude: float = 16.5,
+    half_light: float = 4.0,
+    index: float = 1.5,
+    ratio: float = 0.6,
+    angle: float = 30.0,
+    noise: float = 0.004,
+    fwhm: float = 1.2,
+    scale: float = 0.262,
+    ra: float = 150.0,
+    dec: float = 2.0,
+    seed: int = 0,
+) -> Cutout:
+    """Return one Sersic galaxy in the middle, Gaussian PSF, white noise, north up, east left; no segmentation, no variance.
+
+    Parameters
+    ----------
+    magnitude : float
+        Total AB magnitude in the first band; each further one is 0.5 mag brighter.
+    angle : float
+        Degrees east of north.
+    noise : float
+        nanomaggies per pixel.
+    """
+    rng = np.random.default_rng(seed)
+    fine = 3
+    y, x = (np.indices((side * fine, side * fine)) - (side * fine - 1) / 2) * (scale / fine)
+    turn = math.radians(angle)
+    along, across = -x * math.sin(turn) + y * math.cos(turn), -x * math.cos(turn) - y * math.sin(turn)
+    radius = np.hypot(along, across / ratio)
+    light = sersic_intensity(radius, total=1.0, half_light=half_light, index=index, ratio=ratio)
+    light = ndimage.gaussian_filter(light, fwhm / 2.3548 / (scale / fine))
+    light = light.reshape(side, fine, side, fine).mean(axis=(1, 3)) * scale**2
+    totals = [10 ** (0.4 * (22.5 - magnitude + 0.5 * number)) for number in range(len(bands))]
+    flux = np.stack([total * light + rng.normal(scale=noise, size=light.shape) for total in totals])
+    middle = (side - 1) / 2 + 1
+    wcs = (
+        f"WCSAXES = 2;CTYPE1 = 'RA---TAN';CTYPE2 = 'DEC--TAN';CRVAL1 = {ra!r};CRVAL2 = {dec!r};CRPIX1 = {middle};"
+        f"CRPIX2 = {middle};CDELT1 = {-scale / 3600:.15f};CDELT2 = {scale / 3600:.15f};CUNIT1 = 'deg';CUNIT2 = 'deg'"
+    )
+    return Cutout(
+        object_id,
+        ra,
+        dec,
+        tuple(BandFacts(name, psf_fwhm_arcsec=fwhm, release="test") for name in bands),
+        flux.astype(np.float32),
+        np.ones(flux.shape, dtype=bool),
+        np.zeros(flux.shape, dtype=np.float32),
+        np.zeros(flux.shape, dtype=np.int32),
+        np.zeros((side, side), dtype=np.int32),
+        "".join(f"{card.partition(' = ')[0]:<8}= {card.partition(' = ')[2]:<70}" for card in wcs.split(";")),
+        scale,
+        source="generated",
+    )

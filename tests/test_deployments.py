@@ -30,6 +30,7 @@ from flows.config import (
     load_config,
     make_config,
 )
+from flows.config_sky import ProfilesConfig
 from flows.up import deployments
 from tasks.errors import ConfigurationError
 
@@ -53,6 +54,7 @@ KINDS: dict[str, type[Settings]] = {
     "change": ChangeConfig,
     "evaluate_canopy": EvaluateCanopyConfig,
     "evaluate_forecast": EvaluateForecastConfig,
+    "profiles": ProfilesConfig,
 }
 DEPLOYED = {
     "archive-to-map": "default",
@@ -71,6 +73,7 @@ DEPLOYED = {
     "change-canopy": "change",
     "evaluate-canopy": "evaluate_canopy",
     "evaluate-forecast": "evaluate_forecast",
+    "extract-profiles": "profiles",
 }
 ENTRIES = {entry["name"]: entry for entry in deployments()["deployments"]}
 

@@ -167,7 +167,9 @@ class Profile:
 class ProfileMethod(Protocol):
     """What measures profiles: isophotes now, networks beside them."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Return what its profiles say under `method`."""
 
     def measure(self, cutout: Cutout, *, time_limit_s: float) -> tuple[Profile, ...]:
         """Return one profile per band of the cutout, whatever happens to it.

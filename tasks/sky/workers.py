@@ -20,7 +20,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from tasks.errors import SourceUnavailable
+from tasks.errors import SourceError, SourceUnavailable
 
 START_S = 180.0
 """Longest time until a process has imported what it needs; on a busy machine with a cold disk it takes a while."""
@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 class WorkerDied(SourceUnavailable):
     """The process ended under its work: a crash in compiled code, or the system took its memory back."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="bug")
 
 
 class WorkerFailed(Exception):
@@ -74,8 +77,10 @@ class WorkerPool:
             With reason ``time-limit`` where the time ran out.
         WorkerDied
             Where the process ended by itself.
+        SourceError
+            As the function raised it.
         WorkerFailed
-            Where the function raised.
+            Where the function raised anything else.
         """
         worker = self._places.get()
         try:
@@ -140,7 +145,7 @@ class _Worker:
             how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
             raise WorkerDied(f"the process that worked on it ended: {how}") from error
         if not done:
-            raise WorkerFailed(value)
+            raise value if isinstance(value, SourceError) else WorkerFailed(value)
         return value
 
     def kill(self) -> None:
@@ -168,6 +173,8 @@ def serve(descriptor: int) -> None:
 def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[bool, Any]:
     try:
         return True, function(*arguments)
+    except SourceError as error:
+        return False, error
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         return False, f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"

@@ -40,7 +40,7 @@ COMMANDS = (
     "gc",
     "up",
 )
-COMMANDS += ("import-weights", "export")
+COMMANDS += ("import-weights", "export", "profiles")
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def test_runs_are_listed_by_their_start_whatever_their_kind(warehouse: Location)
 def test_the_latest_is_that_of_the_kind_asked_for(warehouse: Location) -> None:
     assert find_run(warehouse, "latest").id == IDS[1]
     assert find_run(warehouse, "latest", kind="ingest").id == IDS[0]
+    assert find_run(warehouse, "latest", kind=("ingest", "train")).id == IDS[2]
 
 
 def test_the_start_of_an_id_is_enough_where_one_run_fits(warehouse: Location) -> None:

@@ -1,0 +1,146 @@
+"""The commands of the sky; `flows.cli` registers them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.console import USAGE, Dask, Json, Warehouse, bars, follow, print_plan, say, stated, stop
+
+NO_LIMIT = float("inf")
+
+
+def register(app: typer.Typer, evaluate: typer.Typer) -> None:
+    """Add the commands of the sky to the command line."""
+    app.command(
+        epilog="Example: canopus profiles --targets galaxies.csv --source legacy --bands g,r,z --size-pixels 256; "
+        "canopus profiles --source folder:./fits --zero-point 22.5"
+    )(profiles)
+    evaluate.command(
+        "profiles",
+        epilog="Example: canopus evaluate profiles warehouse/products/profiles/ID --truth published/ --from 1.5",
+    )(evaluate_profiles)
+
+
+def profiles(
+    *,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="CSV, Parquet, FITS or VOTable with ra and dec; or sdss:SELECT ..., vizier:CATALOGUE, ned:NAME. "
+            "A folder: is measured whole without."
+        ),
+    ] = None,
+    source: Annotated[
+        str, typer.Option(help="legacy, legacy:LAYER, sdss, bricks:PATH_OR_URL, or folder:PATH of FITS files.")
+    ] = "legacy",
+    bands: Annotated[str | None, typer.Option(help="Comma-separated, e.g. g,r,z; by default the source's.")] = None,
+    warehouse: Warehouse = "./warehouse",
+    method: Annotated[str, typer.Option(help="auto (isophotes), isophote, network or published.")] = "auto",
+    size_pixels: Annotated[int | None, typer.Option(help="Side of a cutout; by default the target's own.")] = None,
+    size_arcsec: Annotated[float | None, typer.Option(help="The same in arcsec.")] = None,
+    pixel_scale: Annotated[
+        float | None, typer.Option(help="Arcsec per pixel: to ask for, or of files that do not say.")
+    ] = None,
+    zero_point: Annotated[
+        float | None, typer.Option(help="AB magnitude of one unit of flux, of files that do not say.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Objects of one commit and one page.")] = 100,
+    time_limit: Annotated[float, typer.Option(help="Seconds for one object; then it is given up.")] = 60.0,
+    merge_radius: Annotated[float, typer.Option(help="Arcsec: targets nearer to each other are one.")] = 1.0,
+    workers: Annotated[int | None, typer.Option(help="Processes that measure; by default one per core.")] = None,
+    pages: Annotated[
+        bool, typer.Option("--pages/--no-pages", help="Draw each object, and pages to leaf through.")
+    ] = True,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Begin a new run, and fetch anew what the store holds.")
+    ] = False,
+    collection: Annotated[str, typer.Option(help="Of the product.")] = "profiles",
+    title: Annotated[str | None, typer.Option(help="Of product and pages.")] = None,
+    dask: Dask = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done; write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure the surface-brightness profile of every galaxy of a list, and publish them."""
+    from flows.config import make_config
+    from flows.config_sky import ProfilesConfig
+    from flows.runtime import configure_prefect
+    from tasks.sky.methods import open_method, require_sky_extra
+
+    given = {
+        "targets": targets,
+        "source": source,
+        "bands": bands,
+        "warehouse": warehouse,
+        "method": method,
+        "size_pixels": size_pixels,
+        "size_arcsec": size_arcsec,
+        "pixel_scale": pixel_scale,
+        "zero_point": zero_point,
+        "batch_size": batch_size,
+        "time_limit_s": time_limit,
+        "merge_radius_arcsec": merge_radius,
+        "workers": workers,
+        "pages": pages,
+        "refresh": refresh,
+        "collection": collection,
+        "title": title,
+        "dask": dask,
+    }
+    config = make_config(ProfilesConfig, stated(given))
+    require_sky_extra()
+    open_method(config.method)
+    if dry_run:
+        from flows.plan_sky import describe_extraction
+
+        print_plan(describe_extraction(config), as_json=as_json)
+        return
+    configure_prefect(warehouse)
+    from flows.profiles import extract_profiles
+
+    follow(extract_profiles, config, as_json=as_json)
+
+
+def evaluate_profiles(
+    product: Annotated[str, typer.Argument(help="Product of profiles, or a Parquet file or folder of them.")],
+    *,
+    truth: Annotated[
+        Path,
+        typer.Option(
+            help="True profiles (Parquet, CSV: object_id, band, radius_arcsec, mu or intensity), or published ones "
+            "(AutoProf .prof or .csv), a file or a folder."
+        ),
+    ],
+    first: Annotated[float, typer.Option("--from", help="Arcsec: nothing inside is compared.")] = 0.0,
+    last: Annotated[float, typer.Option("--to", help="Arcsec: nothing beyond is compared.")] = NO_LIMIT,
+    signal: Annotated[float, typer.Option(help="Signal to noise from which radii are compared.")] = 3.0,
+    photutils: Annotated[
+        bool, typer.Option("--photutils/--no-photutils", help="Also measure the same cutouts by photutils as it comes.")
+    ] = True,
+    warehouse: Annotated[str | None, typer.Option(help="Warehouse of the cutouts; by default the product's.")] = None,
+    time_limit: Annotated[float, typer.Option(help="Seconds for one object by photutils.")] = 60.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for report and picture; by default none is written.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score profiles against true or published ones, with photutils as it comes beside them."""
+    if first >= last:
+        stop(f"canopus: --from {first:g} is not below --to {last:g}", USAGE)
+    from tasks.sky.methods import require_sky_extra
+
+    require_sky_extra()
+    from tasks.sky.profile_evaluation import ComparisonRule, describe_scores, evaluate_product
+
+    with bars():
+        report = evaluate_product(
+            product,
+            truth,
+            rule=ComparisonRule(first, last, signal),
+            photutils=photutils,
+            warehouse=warehouse,
+            time_limit_s=time_limit,
+            out=out,
+        )
+    say(json.dumps(report) if as_json else describe_scores(report))
