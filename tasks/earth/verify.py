@@ -1,4 +1,4 @@
-"""Check a published raster product against its STAC item and its manifest."""
+"""Check a published product against its STAC item and its manifest: rasters here, profiles in `tasks.sky.verify`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def verify_product(where: str | Path | Location) -> VerifyReport:
 
 
 def check_product(folder: Path, item: Mapping[str, Any]) -> list[Finding]:
-    """Return what is wrong with the rasters of a product in a local folder.
+    """Return what is wrong with the rasters, or the profiles, of a product in a local folder.
 
     Parameters
     ----------
@@ -59,6 +59,10 @@ def check_product(folder: Path, item: Mapping[str, Any]) -> list[Finding]:
     item : mapping
         STAC item of the product.
     """
+    if "votable" in item["assets"]:
+        from tasks.sky.verify import check_profiles
+
+        return check_profiles(folder, item)
     rasters = {name: asset for name, asset in item["assets"].items() if "data_type" in asset}
     findings: list[Finding] = []
     for name, asset in rasters.items():

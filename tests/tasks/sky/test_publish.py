@@ -18,13 +18,15 @@ import pytest
 
 from storage.errors import SchemaMismatch
 from storage.location import Location, resolve
-from storage.publish import Receipt, verify_files
+from storage.publish import Receipt
+from tasks.earth.verify import verify_product
 from tasks.sky import hats_catalogue
 from tasks.sky.hats_catalogue import INDEX, partitions, write_hats
 from tasks.sky.profile import Profile, unmeasured
-from tasks.sky.profile_files import NO_FLAG, pad_lists
+from tasks.sky.profile_files import NO_FLAG, pad_lists, write_fits
 from tasks.sky.profile_table import COLUMNS, SCHEMA, from_table, to_table
 from tasks.sky.publish import digest_of, publish_profiles, read_batches, summarise_profiles
+from tasks.sky.verify import check_profiles
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword in NestedFrame.drop")
 
@@ -214,9 +216,37 @@ def test_the_item_counts_what_became_of_the_rows(receipt: Receipt) -> None:
 
 
 def test_a_product_is_whole(receipt: Receipt) -> None:
-    report = verify_files(receipt.item_url)
+    report = verify_product(receipt.item_url)
     assert report.ok, report.findings
     assert Path(receipt.item_url).parents[1].joinpath("collection.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("file", "problem"),
+    [
+        ("profiles.parquet", "unreadable"),
+        ("profiles.fits", "unreadable"),
+        ("profiles.vot", "unreadable"),
+        ("summary.json", "unreadable"),
+        ("hats/partition_info.csv", "truncated"),
+    ],
+)
+def test_a_damaged_file_is_found(receipt: Receipt, file: str, problem: str) -> None:
+    path = Path(receipt.item_url).parent / file
+    path.write_bytes(path.read_bytes()[:30])
+    findings = [str(finding) for finding in verify_product(receipt.item_url).findings]
+    assert any(finding.startswith(f"{file}: truncated") for finding in findings)
+    assert any(problem in finding for finding in findings)
+
+
+def test_files_that_do_not_hold_the_same_rows_are_found(receipt: Receipt) -> None:
+    folder = Path(receipt.item_url).parent
+    fewer = pq.read_table(folder / "profiles.parquet").slice(1)
+    write_fits(folder / "profiles.fits.new", fewer, {})
+    (folder / "profiles.fits.new").rename(folder / "profiles.fits")
+    next((folder / "hats" / "dataset").rglob("Npix=*.parquet")).unlink()
+    found = {finding.file for finding in check_profiles(folder, receipt.item)}
+    assert found == {"profiles.fits", "hats"}
 
 
 def test_the_same_rows_are_published_once_on_whatever_day_and_in_whatever_time(tmp_path: Path) -> None:
@@ -256,7 +286,7 @@ def test_nothing_with_a_position_gives_a_product_without_a_catalogue(tmp_path: P
     receipt = published(tmp_path, profiles)
     assert "hats" not in receipt.assets
     assert receipt.item["bbox"] == [-180.0, -90.0, 180.0, 90.0]
-    assert verify_files(receipt.item_url).ok
+    assert verify_product(receipt.item_url).ok
 
 
 def test_no_row_at_all_is_a_product_too(tmp_path: Path) -> None:
