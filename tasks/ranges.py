@@ -138,7 +138,27 @@ class HttpFile:
             count=self._count,
         )
 
-    def _try(self, start: int, stop: int) -> Part:
+    def fetch_whole(self, *, accept: Callable[[bytes], None] = lambda body: None) -> bytes:
+        """Return the whole file in one request without a range: the answer of a service, or a small file.
+
+        Parameters
+        ----------
+        accept : callable
+            Raises `PassingError` for a body that is not what was asked for and may be the next time.
+
+        Raises
+        ------
+        SourceUnavailable, SourceRejected
+        """
+
+        def attempt() -> bytes:
+            body = self._try(0, None).data
+            accept(body)
+            return body
+
+        return with_retries(attempt, name=self.name, limits=self._limits, deadline=self._deadline, count=self._count)
+
+    def _try(self, start: int, stop: int | None) -> Part:
         try:
             response = self._request(start, stop)
             try:
@@ -151,13 +171,14 @@ class HttpFile:
         except HTTPError as error:
             raise PassingError(_in_words(error)) from error
 
-    def _request(self, start: int, stop: int) -> urllib3.BaseHTTPResponse:
+    def _request(self, start: int, stop: int | None) -> urllib3.BaseHTTPResponse:
         url = self._sign(self._href)
+        span = {} if stop is None else {"Range": f"bytes={start}-{stop - 1}"}
         for _ in range(6):
             response = _pool(url, self._limits).request(
                 "GET",
                 url,
-                headers={"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"},
+                headers={**span, "Accept-Encoding": "identity"},
                 preload_content=False,
                 redirect=False,
                 retries=False,
@@ -169,13 +190,13 @@ class HttpFile:
             self._check(url)
         raise SourceRejected(f"{self.name} redirects in a circle", reason="unreadable")
 
-    def _part(self, response: urllib3.BaseHTTPResponse, start: int, stop: int) -> Part:
+    def _part(self, response: urllib3.BaseHTTPResponse, start: int, stop: int | None) -> Part:
         if response.status not in (200, 206):
             self._refuse(response, start)
             return Part(b"", start)
         if response.headers.get("Content-Type", "").startswith("text/html"):
             raise PassingError("a web page came in place of the file")
-        if response.status == 200:
+        if response.status == 200 or stop is None:
             return self._take_whole(response, start, stop)
         first, last, total = _content_range(response)
         if first != start or last + 1 != min(stop, total):
@@ -183,17 +204,18 @@ class HttpFile:
         self._check_unchanged(total, response.headers.get("ETag", ""))
         return Part(self._body(response, last + 1 - first), total)
 
-    def _take_whole(self, response: urllib3.BaseHTTPResponse, start: int, stop: int) -> Part:
-        """Take the file whole from a server that does not serve ranges."""
+    def _take_whole(self, response: urllib3.BaseHTTPResponse, start: int, stop: int | None) -> Part:
+        """Take the file whole: as asked, or from a server that does not serve ranges."""
         length = int(response.headers.get("Content-Length", "0") or 0)
         limit = self._limits.max_whole_bytes
         data = b"" if length > limit else self._body(response, length or None, limit=limit)
         if length > limit or len(data) > limit:
             raise SourceRejected(
-                f"{self.name}: the server serves no ranges, and the file is larger than {limit} bytes",
+                f"{self.name}: the file is larger than {limit} bytes and does not come in ranges",
                 reason="unreadable",
             )
-        self._whole = data
+        if stop is not None:
+            self._whole = data
         return Part(data[start:stop], len(data))
 
     def _body(self, response: urllib3.BaseHTTPResponse, length: int | None, *, limit: int | None = None) -> bytes:

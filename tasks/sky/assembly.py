@@ -153,7 +153,7 @@ def assemble(
         said.append(_MISSING_NOTE.format(", ".join(missing)))
     wcs = frame.wcs
     if size is not None:
-        chosen, wcs = _cut(chosen, frame, size)
+        chosen, wcs = cut(chosen, frame, size)
     _check_filled(chosen, max_empty_share, source, empty_reason, said)
     if wcs is not None and is_mirrored(wcs):
         said.append("mirrored: east is to the right of north")
@@ -178,10 +178,10 @@ def _in_order(planes: Sequence[Plane], bands: Sequence[str], source: str) -> tup
     return [by_name.get(name) or Plane(BandFacts(name), unit, nothing, empty) for name in wanted], missing
 
 
-def _cut(planes: Sequence[Plane], frame: Frame, size: int) -> tuple[list[Plane], WCS | None]:
-    """Return planes of `size` pixels a side about the target, and their WCS."""
+def cut(planes: Sequence[Plane], frame: Frame, size: int) -> tuple[list[Plane], WCS | None]:
+    """Return planes of `size` pixels a side about the target, and their WCS; beyond an edge nothing is valid."""
     x, y = (math.floor(middle - size / 2.0 + 1.0) for middle in frame.centre)
-    cut = [
+    squares = [
         replace(
             plane,
             pixels=_window(plane.pixels, x, y, size),
@@ -192,12 +192,17 @@ def _cut(planes: Sequence[Plane], frame: Frame, size: int) -> tuple[list[Plane],
         for plane in planes
     ]
     if frame.wcs is None:
-        return cut, None
-    wcs = frame.wcs.deepcopy()
+        return squares, None
+    return squares, shifted(frame.wcs, x, y)
+
+
+def shifted(wcs: WCS, x: int, y: int) -> WCS:
+    """Return the WCS of what begins at the pixel (x, y) of an image."""
+    wcs = wcs.deepcopy()
     wcs.wcs.crpix = wcs.wcs.crpix - np.array([x, y])
     if wcs.sip is not None:
         wcs.sip.crpix[:] = wcs.wcs.crpix
-    return cut, wcs
+    return wcs
 
 
 def _window(plane: NDArray, x: int, y: int, size: int) -> NDArray:

@@ -9,7 +9,8 @@ import math
 import re
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from storage.cutouts import AB_ZERO_POINT, FluxUnit
 from tasks.errors import SourceRejected
+from tasks.sky.sdss_noise import frame_variance
 
 Kind = Literal["image", "ivar", "rms", "variance", "mask", "psf"]
 
@@ -137,13 +139,14 @@ def unpacked(body: bytes) -> bytes:
     return plain
 
 
-def read_images(body: bytes, where: str) -> list[Image]:
-    """Return every image plane of a FITS file; `where` names it in messages.
+@contextmanager
+def open_units(body: bytes, where: str) -> Iterator[fits.HDUList]:
+    """Open a FITS file's units; `where` names it in messages.
 
     Raises
     ------
     SourceRejected
-        With reason ``unreadable`` where it is no whole FITS file.
+        With reason ``unreadable`` where it is no whole FITS file, or a unit of it cannot be read inside the block.
     """
     if wrong := check_fits(body):
         raise SourceRejected(f"{where}: {wrong}", reason="unreadable")
@@ -151,11 +154,28 @@ def read_images(body: bytes, where: str) -> list[Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=VerifyWarning)  # BLANK in a float image and the like
             with fits.open(io.BytesIO(unpacked(body)), memmap=False) as units:
-                main = units[0].header
-                return [image for unit in units for image in _planes(unit, main, where)]
+                yield units
+    except SourceRejected:
+        raise
     except (OSError, TypeError, ValueError, KeyError, EOFError, IndexError, fits.VerifyError) as error:
         words = " ".join(str(error).split())[:160]
         raise SourceRejected(f"{where} cannot be read as FITS: {words}", reason="unreadable") from error
+
+
+def read_images(body: bytes, where: str) -> list[Image]:
+    """Return every image plane of a FITS file; of an SDSS frame also its inverse variance.
+
+    Raises
+    ------
+    SourceRejected
+        With reason ``unreadable`` where it is no whole FITS file; planes whose bands the header does not name.
+    """
+    with open_units(body, where) as units:
+        main = units[0].header
+        images = [image for unit in units for image in _planes(unit, main, where)]
+        if images and is_sdss_frame(main) and len(units) > 2:
+            images.append(_frame_variance(units, images[0]))
+    return images
 
 
 def band_names(header: Header, *, planes: int = 1) -> tuple[str, ...]:
@@ -322,6 +342,22 @@ def _planes(unit: fits.ImageHDU, main: Header, where: str) -> list[Image]:
         )
     bands = bands or ("",)
     return [Image(name, word, kind, plane, header) for word, plane in zip(bands, cube, strict=False)]
+
+
+def _frame_variance(units: fits.HDUList, image: Image) -> Image:
+    """Return the inverse variance plane of an SDSS frame."""
+    sky = units[2].data
+    variance = frame_variance(
+        image.pixels,
+        calibration=np.asarray(units[1].data, dtype=float),
+        sky=np.asarray(sky["ALLSKY"][0], dtype=float),
+        sky_columns=np.asarray(sky["XINTERP"][0], dtype=float),
+        sky_rows=np.asarray(sky["YINTERP"][0], dtype=float),
+        band=image.band,
+        camcol=int(image.header["CAMCOL"]),
+        run=int(image.header["RUN"]),
+    )
+    return Image("", image.band, "variance", variance, image.header)
 
 
 def _kind_and_band(name: str, image_type: str) -> tuple[Kind, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +96,19 @@ def open_source(text: str, *, bands: Sequence[str] = (), options: SourceOptions 
         from tasks.sky.folder import FolderSource
 
         return FolderSource(Path(where), bands=tuple(bands), options=settings)
+    if kind == "legacy":
+        from tasks.sky.legacy import DEFAULT_LAYER, LegacySource
+
+        return LegacySource(where or DEFAULT_LAYER, bands=tuple(bands), options=settings)
+    if kind == "bricks" and where:
+        from tasks.sky.bricks import BrickSource
+
+        return BrickSource(where, bands=tuple(bands), options=settings)
+    if kind == "sdss" and re.fullmatch(r"(dr)?\d*", where):
+        from tasks.sky.sdss import DEFAULT_RELEASE, SdssSource
+
+        release = int(where.removeprefix("dr") or DEFAULT_RELEASE)
+        return SdssSource(release, bands=tuple(bands), options=settings)
     raise ConfigurationError(
         f"{text!r} names no source: legacy[:LAYER], bricks:PATH_OR_URL, sdss[:RELEASE] or folder:PATH is expected"
     )

@@ -212,7 +212,7 @@ def test_a_server_without_ranges_serves_the_file_whole(folder: Path) -> None:
         np.testing.assert_array_equal(read(server.url_of("scene.tif")), local(folder))
         assert len(server.requests) == 1
         small = Access(limits=dataclasses.replace(LIMITS, max_whole_bytes=1000))
-        with pytest.raises(SourceRejected, match="serves no ranges"):
+        with pytest.raises(SourceRejected, match="does not come in ranges"):
             read(server.url_of("scene.tif"), small)
 
 
