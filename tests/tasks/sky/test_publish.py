@@ -20,10 +20,10 @@ from storage.errors import SchemaMismatch
 from storage.location import Location, resolve
 from storage.publish import Receipt
 from tasks.earth.verify import verify_product
-from tasks.sky import hats_catalogue
+from tasks.sky import hats_catalogue, profile_files
 from tasks.sky.hats_catalogue import INDEX, partitions, write_hats
 from tasks.sky.profile import Profile, unmeasured
-from tasks.sky.profile_files import NO_FLAG, pad_lists, write_fits
+from tasks.sky.profile_files import NO_FLAG, pad_lists, write_fits, write_votable
 from tasks.sky.profile_table import COLUMNS, SCHEMA, from_table, to_table
 from tasks.sky.publish import digest_of, publish_profiles, read_batches, summarise_profiles
 from tasks.sky.verify import check_profiles
@@ -197,6 +197,19 @@ def test_votable_holds_the_same_as_fits(receipt: Receipt) -> None:
             np.testing.assert_array_equal(np.ma.filled(one, NO_FLAG if one.dtype.kind == "i" else np.nan), other)
 
 
+def test_a_long_votable_is_written_in_pieces_that_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from astropy.io.votable import parse
+
+    monkeypatch.setattr(profile_files, "VOTABLE_ROWS", 57)
+    table = to_table(rows() * 10)
+    write_votable(tmp_path / "long.vot", table, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = parse(tmp_path / "long.vot").get_first_table().array
+    assert found["object_id"].tolist() == table["object_id"].to_pylist()
+    np.testing.assert_array_equal(found["mu"].data, pad_lists(table["mu"].combine_chunks()))
+
+
 def test_the_item_counts_what_became_of_the_rows(receipt: Receipt) -> None:
     properties = receipt.item["properties"]
     summary = json.loads(Path(receipt.assets["summary"]).read_text())
@@ -221,6 +234,7 @@ def test_a_product_is_whole(receipt: Receipt) -> None:
     assert Path(receipt.item_url).parents[1].joinpath("collection.json").is_file()
 
 
+@pytest.mark.filterwarnings("ignore:Error validating header")
 @pytest.mark.parametrize(
     ("file", "problem"),
     [
