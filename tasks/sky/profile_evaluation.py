@@ -125,15 +125,19 @@ def evaluate_product(
         Where product or truth cannot be read, or have no object in common.
     """
     references = read_references(truth)
-    wanted = {reference.object_id for reference in references}
-    measured = [profile for profile in read_profiles(product) if profile.object_id in wanted]
-    if not measured:
-        some = ", ".join(sorted(wanted)[:3])
+    profiles = read_profiles(product)
+    there = match_names(references, {profile.object_id for profile in profiles})
+    if not there:
+        some = ", ".join(sorted({reference.object_id for reference in references})[:3])
         raise ConfigurationError(f"{product} has no profile of an object of {truth} ({some}, ...)")
-    notes: list[str] = []
+    absent = len(references) - len(there)
+    notes = [f"{absent} reference profiles are of objects that the product does not have"] if absent else []
+    references = there
+    wanted = {reference.object_id for reference in references}
+    measured = [profile for profile in profiles if profile.object_id in wanted]
     if photutils and not any(profile.method == PHOTUTILS for profile in measured):
-        beside, notes = _measure_photutils(measured, product, warehouse, time_limit_s)
-        measured += beside
+        beside, said = _measure_photutils(measured, product, warehouse, time_limit_s)
+        measured, notes = measured + beside, notes + said
     report = score(measured, references, rule=rule)
     report |= {"product": product, "truth": str(truth), "rule": _plain(asdict(rule)), "notes": notes}
     if out is not None:
@@ -169,6 +173,22 @@ def read_profiles(product: str) -> list[Profile]:
     if not found:
         raise ConfigurationError(f"{product}: no Parquet file of profiles in it")
     return list({(row.object_id, row.band, row.method): row for row in found}.values())
+
+
+def match_names(references: Sequence[Reference], known: set[str]) -> tuple[Reference, ...]:
+    """Return those references whose object is known, under its known name.
+
+    Where a file's name goes on (``NAME_img_ivar``), or the object's does (``NAME_2000``), the one that begins alike is meant,
+    if there is but one.
+    """
+    found = []
+    for reference in references:
+        name = reference.object_id
+        alike = [each for each in known if each.startswith(f"{name}_") or name.startswith(f"{each}_")]
+        matching = [name] if name in known else alike
+        if len(matching) == 1:
+            found.append(replace(reference, object_id=matching[0]))
+    return tuple(found)
 
 
 def compare(profile: Profile, reference: Reference, *, rule: ComparisonRule) -> Comparison | None:
