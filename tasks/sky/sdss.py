@@ -85,14 +85,15 @@ class SdssSource:
 
         place = SkyCoord(target.ra, target.dec, unit="deg")
         table = asked(
-            lambda: SDSS.query_region(
+            lambda: SDSS.query_region_async(
                 place,
                 radius=SEARCH_ARCSEC * units.arcsec,
                 fields=["ra", "dec", "objid", "run", "rerun", "camcol", "field"],
                 data_release=self.release,
                 cache=False,
             ),
-            service="SDSS",
+            SDSS._parse_result,
+            service="sdss",
             url=conf.skyserver_baseurl,
             limits=self._options.limits,
             deadline=deadline,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -43,45 +45,75 @@ def query_table(service: str, request: str, *, limits: HttpLimits = QUERY_LIMITS
         raise ConfigurationError(f"{service}: names no query")
     ask = {"sdss": _sdss, "vizier": _vizier, "ned": _ned}[service]
     try:
-        action, url = ask(request.strip())
+        return columns_of(_filled(ask(request.strip(), limits), service, request))
     except ImportError as error:
         raise ConfigurationError(
             "queries need astroquery, which is not installed: pip install 'canopus[sky]'"
         ) from error
-    table = asked(action, service=service, url=url, limits=limits)
-    if table is None or not len(table):
-        raise SourceRejected(f"{service} has nothing for {request[:80]!r}", reason="no-data")
-    return columns_of(table)
 
 
 def asked(
-    action: Callable[[], Any], *, service: str, url: str, limits: HttpLimits, deadline: float | None = None
+    ask: Callable[[], Any],
+    read: Callable[[Any], Any],
+    *,
+    service: str,
+    url: str,
+    limits: HttpLimits,
+    deadline: float | None = None,
 ) -> Any:
-    """Return what a call through astroquery gives, tried again while the service fails in a way that may pass.
+    """Return what a service answers, tried again while it fails in a way that may pass.
+
+    Parameters
+    ----------
+    ask : callable
+        Astroquery's own request; its answer is neither read from astroquery's cache nor left there.
+    read : callable
+        Astroquery's own reading of the answer, which is looked at first: of half a table, or of a page, that makes a
+        table of less.
 
     Raises
     ------
     SourceRejected, SourceUnavailable
     """
     import requests
+    from astroquery import cache_conf
     from astroquery.exceptions import RemoteServiceError, TableParseError
 
     def attempt() -> Any:
         try:
-            return action()
+            with cache_conf.set_temp("cache_active", False):
+                answer = ask()
+            answer.raise_for_status()
+            _check(answer.text, service)
+            return read(answer)
         except RemoteServiceError as error:
             raise SourceRejected(f"{service} refuses: {_words(error)}", reason="invalid-input") from error
         except requests.HTTPError as error:
             raise _by_status(error, service) from error
         except (requests.RequestException, TimeoutError, ConnectionError) as error:
             raise PassingError(f"{service} did not answer ({type(error).__name__})") from error
-        except (TableParseError, ValueError, KeyError, IndexError, TypeError) as error:
-            # A page of HTML or half an answer: what astroquery cannot read may be readable the next time.
+        except (TableParseError, ValueError) as error:
             raise PassingError(f"{service} answered with what is no table: {_words(error)}") from error
 
     parts = urlsplit(url)
     name = f"{parts.scheme}://{parts.netloc}{parts.path}"
     return with_retries(attempt, name=name, limits=limits, deadline=deadline, count=TransferCount())
+
+
+def _check(text: str, service: str) -> None:
+    """Refuse an answer that is empty, a web page, cut, or says that the service is down."""
+    start = text[:500].lstrip().lower()
+    if not start:
+        raise PassingError(f"{service} sent an empty answer")
+    if start.startswith(("<!doctype html", "<html")):
+        raise PassingError(f"{service} sent a web page in place of a table")
+    is_xml = start.startswith("<")
+    if not (re.search(r"</(\w+:)?VOTABLE>\s*$", text, re.IGNORECASE) if is_xml else text.endswith("\n")):
+        raise PassingError(f"{service} sent an answer that is cut, after {len(text)} characters")
+    if is_xml and not re.search(r"<(\w+:)?TABLE\b", text):
+        said = re.findall(r'<(?:\w+:)?INFO [^>]*name="Error"[^>]*value="([^"]*)"', text)
+        if words := " ".join(word.strip() for word in said if word.strip()):
+            raise PassingError(f"{service} says: {words[:160]}")
 
 
 def _by_status(error: Any, service: str) -> Exception:
@@ -95,17 +127,28 @@ def _words(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _sdss(request: str) -> tuple[Callable[[], Table | None], str]:
+def _filled(table: Table | None, service: str, request: str) -> Table:
+    if table is None or not len(table):
+        raise SourceRejected(f"{service} has nothing for {request[:80]!r}", reason="no-data")
+    return table
+
+
+def _sdss(request: str, limits: HttpLimits) -> Table | None:
     from astroquery.sdss import SDSS, conf
 
-    if request.lower().startswith("select"):
-        return lambda: SDSS.query_sql(request, cache=False), conf.skyserver_baseurl
-    ra, dec, radius = _cone(request)
-    query = (
-        "SELECT p.ra, p.dec, p.objid, p.run, p.rerun, p.camcol, p.field FROM PhotoObj AS p "
-        f"JOIN dbo.fGetNearbyObjEq({ra!r}, {dec!r}, {radius / 60.0!r}) AS n ON n.objID = p.objID"
+    if not request.lower().startswith("select"):
+        ra, dec, radius = _cone(request)
+        request = (
+            "SELECT p.ra, p.dec, p.objid, p.run, p.rerun, p.camcol, p.field FROM PhotoObj AS p "
+            f"JOIN dbo.fGetNearbyObjEq({ra!r}, {dec!r}, {radius / 60.0!r}) AS n ON n.objID = p.objID"
+        )
+    return asked(
+        lambda: SDSS.query_sql_async(request, cache=False),
+        SDSS._parse_result,
+        service="sdss",
+        url=conf.skyserver_baseurl,
+        limits=limits,
     )
-    return lambda: SDSS.query_sql(query, cache=False), conf.skyserver_baseurl
 
 
 def _cone(request: str) -> tuple[float, float, float]:
@@ -120,7 +163,7 @@ def _cone(request: str) -> tuple[float, float, float]:
         ) from None
 
 
-def _vizier(request: str) -> tuple[Callable[[], Table | None], str]:
+def _vizier(request: str, limits: HttpLimits) -> Table | None:
     from astroquery.vizier import Vizier
 
     catalogue, _, conditions = request.partition(":")
@@ -131,23 +174,29 @@ def _vizier(request: str) -> tuple[Callable[[], Table | None], str]:
             raise ConfigurationError(f"vizier:{request[:60]}: COLUMN=CONDITION is expected, {condition!r} came")
         filters[column.strip()] = value.strip()
     client = Vizier(columns=_COMPUTED, column_filters=filters, row_limit=-1)
+    tables = asked(
+        lambda: client.query_constraints_async(catalog=catalogue, cache=False),
+        client._parse_result,
+        service="vizier",
+        url=client._server_to_url(),
+        limits=limits,
+    )
+    return tables[0] if len(tables) else None
 
-    def action() -> Table | None:
-        found = client.query_constraints(catalog=catalogue, cache=False) if filters else None
-        tables = found if found is not None else client.get_catalogs(catalogue, cache=False)
-        return tables[0] if len(tables) else None
 
-    return action, client._server_to_url()
-
-
-def _ned(request: str) -> tuple[Callable[[], Table | None], str]:
+def _ned(request: str, limits: HttpLimits) -> Table | None:
     from astropy.table import vstack
     from astroquery.ipac.ned import Ned
 
     names = [name.strip() for name in request.split(";") if name.strip()]
-
-    def action() -> Table | None:
-        tables = [Ned.query_object(name) for name in names]
-        return vstack(tables, metadata_conflicts="silent") if len(tables) > 1 else tables[0]
-
-    return action, Ned.OBJ_SEARCH_URL
+    tables = [
+        asked(
+            functools.partial(Ned.query_object_async, name),
+            Ned._parse_result,
+            service=f"ned ({name})",
+            url=Ned.OBJ_SEARCH_URL,
+            limits=limits,
+        )
+        for name in names
+    ]
+    return vstack(tables, metadata_conflicts="silent") if len(tables) > 1 else tables[0]
