@@ -18,7 +18,7 @@ COADD_SHAPE = ((0.40, 0.89, 8.0), (0.60, 1.10, 2.4))
 """Share, width in units of the whole's and beta of the two Moffats that fit the g, r, z point spread functions of a coadd
 of the Legacy Surveys (DR9, 59.18 -30.48) to 2 % of the peak."""
 REACH_ARCSEC = 6.0
-"""How far light is carried at the largest width of 2 arcsec; what lies beyond is not in a kernel of sum 1."""
+"""How far light is carried: point spread functions end there, so that none comes around the edge of a transform."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,21 @@ class Psf:
 def draw_psf(
     prior: PsfPrior, draws: Draws, *, bands: int, cells: int, step_arcsec: float, images: PsfImages | None
 ) -> Psf:
-    """Return point spread functions on a grid of cells, an image in a share of them where there are some."""
+    """Return point spread functions on a grid of cells, cut at `REACH_ARCSEC`; an image in a share of them where there are some."""
     low, high = prior.fwhm_arcsec
     width = draws.log_uniform("psf-width", 1, low=low, high=high)
     fwhm = (width * (prior.band_scatter * draws.normal("psf-band", bands)).exp()).clamp(low, high)
-    kernels = _moffats(prior, draws, fwhm, cells=cells, step_arcsec=step_arcsec)
+    reach = min(int(REACH_ARCSEC / step_arcsec), (cells - 1) // 2)
+    at = torch.arange(-reach, reach + 1, device=fwhm.device) * step_arcsec
+    kernels = _moffats(prior, draws, fwhm, at=at, step_arcsec=step_arcsec)
     if images is not None:
         chosen = draws.chance("psf-real", share=prior.image_share)
         which = draws.among("psf-which", torch.arange(len(images.images), device=fwhm.device))
-        turned = _resampled(images, cells=cells, step_arcsec=step_arcsec).to(fwhm)
+        turned = _resampled(images, at=at).to(fwhm)
         kernels = torch.where(chosen[:, None, None, None], turned[which], kernels)
         fwhm = torch.where(chosen[:, None], width_of(turned, step_arcsec)[which], fwhm)
-    return Psf(kernels, fwhm)
+    whole = torch.nn.functional.pad(kernels, (0, cells - len(at), 0, cells - len(at)))
+    return Psf(whole.roll((-reach, -reach), dims=(-1, -2)), fwhm)
 
 
 def width_of(kernels: Tensor, step_arcsec: float) -> Tensor:
@@ -95,15 +98,10 @@ def width_of(kernels: Tensor, step_arcsec: float) -> Tensor:
     return 2 * (area / math.pi).sqrt() * step_arcsec
 
 
-def _offsets(cells: int, step_arcsec: float, device: torch.device) -> Tensor:
-    return torch.fft.fftfreq(cells, d=1 / (cells * step_arcsec), device=device)
-
-
-def _moffats(prior: PsfPrior, draws: Draws, fwhm: Tensor, *, cells: int, step_arcsec: float) -> Tensor:
+def _moffats(prior: PsfPrior, draws: Draws, fwhm: Tensor, *, at: Tensor, step_arcsec: float) -> Tensor:
     ellipticity = draws.uniform("psf-ellipticity", fwhm.shape[1], high=prior.ellipticity)
     angle = draws.uniform("psf-angle", fwhm.shape[1], high=math.pi)
     along, across = ellipticity * (2 * angle).cos(), ellipticity * (2 * angle).sin()
-    at = _offsets(cells, step_arcsec, fwhm.device)
     x, y = at[None, None, None, :], at[None, None, :, None]
     spread = [value[:, :, None, None] for value in (along, across)]
     squared = x * x * (1 - spread[0]) + y * y * (1 + spread[0]) - 2 * spread[1] * x * y
@@ -115,12 +113,11 @@ def _moffats(prior: PsfPrior, draws: Draws, fwhm: Tensor, *, cells: int, step_ar
     return kernel / kernel.sum(dim=(-1, -2), keepdim=True)
 
 
-def _resampled(images: PsfImages, *, cells: int, step_arcsec: float) -> Tensor:
-    """Return images on the cells by cubic interpolation, shape (image, band, cells, cells), the middle in the first cell."""
-    at = _offsets(cells, step_arcsec, images.images.device)
+def _resampled(images: PsfImages, *, at: Tensor) -> Tensor:
+    """Return images at places in arcsec along x and y by cubic interpolation, shape (image, band, place, place)."""
     half = images.pixel_scale_arcsec * images.images.shape[-1] / 2
-    place = torch.stack(torch.meshgrid(at / half, at / half, indexing="ij")[::-1], dim=-1)
-    place = place.expand(len(images.images), -1, -1, -1)
+    at = at.to(images.images.device) / half
+    place = torch.stack(torch.meshgrid(at, at, indexing="ij")[::-1], dim=-1).expand(len(images.images), -1, -1, -1)
     kernel = torch.nn.functional.grid_sample(images.images, place, mode="bicubic", align_corners=False).clamp(min=0)
     return kernel / kernel.sum(dim=(-1, -2), keepdim=True)
 
@@ -146,7 +143,7 @@ class Optics:
     @classmethod
     def of(cls, psf: Psf, *, factor: int, pixels: int) -> Optics:
         """Return the optics of drawn point spread functions."""
-        return cls(_whole(torch.fft.rfft2(psf.kernels)), factor, pixels)
+        return cls(torch.fft.fft2(psf.kernels), factor, pixels)
 
     def images(self, target: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """Return two scenes as seen, each shape (galaxy, band, y, x): both are carried through one transform."""
@@ -178,11 +175,3 @@ class Optics:
         folded = spectrum.unflatten(-1, (self.factor, size)).sum(dim=-2)
         folded = folded.unflatten(-2, (self.factor, size)).sum(dim=-3)
         return torch.fft.ifft2(folded) / self.factor**2
-
-
-def _whole(half: Tensor) -> Tensor:
-    """Return the whole of the transform of real numbers from the half that is kept of it."""
-    cells = half.shape[-2]
-    mirrored = half[..., 1 : (cells + 1) // 2].conj().flip(-1)
-    mirrored = torch.cat([mirrored[..., :1, :], mirrored[..., 1:, :].flip(-2)], dim=-2)
-    return torch.cat([half, mirrored], dim=-1)

@@ -129,6 +129,7 @@ class _Parts:
     bulge_radius: Tensor
     bar_share: Tensor
     bar_length: Tensor
+    ring: Tensor
 
     @classmethod
     def drawn(cls, kind: Tensor, draws: Draws, structure: StructurePrior) -> _Parts:
@@ -141,8 +142,10 @@ class _Parts:
         index = torch.where(chosen[ELLIPTICAL], draws.uniform("index-elliptical", low=2.6, high=5.2), index)
         size = draws.log_uniform("bulge-radius", low=0.10, high=0.22) * (1 + 0.9 * bulge)
         barred = draws.chance("barred", share=structure.barred) & ~chosen[ELLIPTICAL]
-        bar = torch.where(barred, draws.uniform("bar", low=0.04, high=0.16), 0.0)
-        return cls(index, bulge, size, bar, draws.log_uniform("bar-length", low=0.4, high=0.95))
+        bar = torch.where(barred, draws.uniform("bar", low=0.06, high=0.22), 0.0)
+        ringed = draws.chance("ringed", share=structure.ringed) & (chosen[LENTICULAR] | chosen[SPIRAL])
+        ring = torch.where(ringed, draws.uniform("ring", low=0.2, high=1.2), 0.0)
+        return cls(index, bulge, size, bar, draws.log_uniform("bar-length", low=0.4, high=0.95), ring)
 
     def __getitem__(self, rows: Tensor) -> _Parts:
         """Return those of some galaxies."""
@@ -152,6 +155,7 @@ class _Parts:
             self.bulge_radius[rows],
             self.bar_share[rows],
             self.bar_length[rows],
+            self.ring[rows],
         )
 
     @property
@@ -222,11 +226,11 @@ def _discs(canvas: _Canvas, kind: Tensor) -> tuple[Tensor, Tensor]:
     late = torch.where(kind == SPIRAL, draws.uniform("late"), torch.where(kind == IRREGULAR, 1.0, 0.0))
     lenticular = kind == LENTICULAR
     texture = _textures(draws)
-    twist = _twist(draws, kind)
-    grain = _looked_up(texture, plane, twist, kind == IRREGULAR)
-    arms = _arms(draws, plane, twist, grain[:, 0])
+    winding = _Winding.drawn(draws, parts, kind)
+    grain = _looked_up(texture, plane, winding.twist, kind == IRREGULAR)
+    arms = _arms(draws, plane, winding, grain[:, 0])
     log_light, arm_strength = _modulation(
-        draws, plane, arms=arms, grain=grain[:, 1], kind=kind, face_on=face_on, late=late
+        draws, plane, arms=arms, grain=grain[:, 1], kind=kind, face_on=face_on, late=late, ring_height=parts.ring
     )
     depth = _dust(
         draws, plane, arms=arms, grain=grain[:, 0], lenticular=lenticular, axis_ratio=canvas.ellipse.axis_ratio
@@ -247,7 +251,7 @@ def _discs(canvas: _Canvas, kind: Tensor) -> tuple[Tensor, Tensor]:
     cells = (smooth + contrast * log_light[:, None] - dust * depth[:, None]).exp_() * scale * disc[:, :, None, None]
     plain = smooth.exp_().sum(dim=(-1, -2)) * scale[..., 0, 0] * disc
 
-    bar = _bar(draws, plane, parts.bar_length)
+    bar = _bar(draws, plane, length=parts.bar_length, angle=winding.bar_angle)
     bar = bar / bar.sum(dim=(-1, -2), keepdim=True).clamp(min=1e-9) * (canvas.red * parts.bar_share)[:, None, None]
     bulge_ratio = 1 - (1 - canvas.ellipse.axis_ratio) * draws.uniform("bulge-roundness", low=0.25, high=0.7)
     bulge_ellipse = Ellipse(canvas.ellipse.x, canvas.ellipse.y, bulge_ratio, canvas.ellipse.angle)
@@ -259,7 +263,7 @@ def _discs(canvas: _Canvas, kind: Tensor) -> tuple[Tensor, Tensor]:
     cells += middle * (-0.7 * dust * veil[:, None]).exp_()
     before = plain + middle.sum(dim=(-1, -2))
     total = disc + old * (canvas.red * (parts.bulge_share + parts.bar_share))[:, None]
-    knots = _knots(canvas, kind, length=length, twist=twist, light=disc, strength=arm_strength)
+    knots = _knots(canvas, kind, length=length, winding=winding, light=disc, strength=arm_strength)
     flux = cells.sum(dim=(-1, -2)) + (total - before).clamp(min=0)
     galaxy = torch.arange(len(kind), device=kind.device)[:, None].expand(-1, _KNOTS).flatten()
     held = cells.sum(dim=(-1, -2))
@@ -285,11 +289,33 @@ def _plane(canvas: _Canvas, length: Tensor) -> _Plane:
     return _Plane(major, minor, radius, radius.log(), angle)
 
 
-def _twist(draws: Draws, kind: Tensor) -> Tensor:
-    """Return how far arms wind for each natural logarithm of radius: 1 / tan(pitch), of either sense."""
-    pitch = draws.uniform("pitch", low=10.0, high=30.0).deg2rad()
-    sense = torch.where(draws.chance("sense", share=0.5), 1.0, -1.0)
-    return torch.where(kind == IRREGULAR, 0.3, 1 / pitch.tan()) * sense
+@dataclass(frozen=True)
+class _Winding:
+    """How arms wind, each shape (galaxy,): where radius grows e-fold they turn by `twist`, the first from angle `start` at 1.
+
+    Where there is a bar, two arms leave its ends.
+    """
+
+    number: Tensor
+    start: Tensor
+    twist: Tensor
+    first: Tensor
+    bar_angle: Tensor
+
+    @classmethod
+    def drawn(cls, draws: Draws, parts: _Parts, kind: Tensor) -> _Winding:
+        """Draw them; irregulars hardly wind."""
+        barred = parts.bar_share > 0
+        pitch = draws.uniform("pitch", low=10.0, high=30.0).deg2rad()
+        sense = torch.where(draws.chance("sense", share=0.5), 1.0, -1.0)
+        twist = torch.where(kind == IRREGULAR, 0.3, 1 / pitch.tan()) * sense
+        number = draws.among("arms", torch.tensor([2.0, 2.0, 2.0, 2.0, 3.0, 4.0], device=kind.device))
+        bar_angle = draws.uniform("bar-angle", high=math.pi)
+        start = torch.where(
+            barred, bar_angle - twist * parts.bar_length.log(), draws.uniform("arm-angle", high=2 * math.pi)
+        )
+        first = torch.where(barred, 0.9 * parts.bar_length, draws.uniform("arms-from", low=0.25, high=0.6))
+        return cls(torch.where(barred, 2.0, number), start, twist, first, bar_angle)
 
 
 def _textures(draws: Draws) -> Tensor:
@@ -325,20 +351,20 @@ def _looked_up(texture: Tensor, plane: _Plane, twist: Tensor, loose: Tensor) -> 
     return grain
 
 
-def _arms(draws: Draws, plane: _Plane, twist: Tensor, waver: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _arms(draws: Draws, plane: _Plane, winding: _Winding, waver: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the arms' brightness of mean 1 along circles, the cosine of their phase a little inside, and where they reign."""
-    number = draws.among("arms", torch.tensor([2.0, 2.0, 2.0, 2.0, 3.0, 4.0], device=waver.device))
-    start = draws.uniform("arm-angle", high=2 * math.pi)
     sharp = draws.log_uniform("arm-sharpness", low=0.8, high=4.0)
     wander = draws.uniform("arm-wander", low=0.2, high=1.0)
-    phase = plane.angle - twist[:, None, None] * plane.log_radius - start[:, None, None]
-    phase = number[:, None, None] * phase + wander[:, None, None] * waver
+    phase = plane.angle - winding.twist[:, None, None] * plane.log_radius - winding.start[:, None, None]
+    phase = winding.number[:, None, None] * phase + wander[:, None, None] * waver
     ridge = (sharp[:, None, None] * (phase.cos() - 1)).exp_() / torch.special.i0e(sharp)[:, None, None]
-    first, last = draws.uniform("arms-from", low=0.25, high=0.6), draws.uniform("arms-to", low=1.6, high=3.0)
-    reign = torch.sigmoid((plane.radius - first[:, None, None]) / 0.1) * torch.sigmoid(
+    last = draws.uniform("arms-to", low=1.6, high=3.0)
+    # arms are brighter here and fainter there
+    ridge = ridge * (0.4 * waver - 0.08).exp_()
+    reign = torch.sigmoid((plane.radius - winding.first[:, None, None]) / 0.1) * torch.sigmoid(
         (last[:, None, None] - plane.radius) / 0.3
     )
-    return ridge, (phase + twist.sign()[:, None, None] * 0.8).cos(), reign
+    return ridge, (phase + winding.twist.sign()[:, None, None] * 0.8).cos(), reign
 
 
 def _modulation(
@@ -350,6 +376,7 @@ def _modulation(
     kind: Tensor,
     face_on: Tensor,
     late: Tensor,
+    ring_height: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return the logarithm of how arms, rings and patches change a disc's light, and how strong the arms are."""
     spiral, irregular = kind == SPIRAL, kind == IRREGULAR
@@ -360,12 +387,10 @@ def _modulation(
     ridge, _, reign = arms
     clumps = (patches * grain - patches.square() / 2).exp_()
     light = 1 + strength[:, None, None] * reign * (ridge * clumps - 1) + (1 - strength)[:, None, None] * (clumps - 1)
-    ringed = draws.chance("ringed", share=0.25) & ~irregular
-    height = torch.where(ringed, draws.uniform("ring", low=0.2, high=1.2), 0.0)
     at, width = draws.uniform("ring-radius", low=0.6, high=2.2), draws.uniform("ring-width", low=0.08, high=0.3)
     ring = (-0.5 * ((plane.radius - at[:, None, None]) / width[:, None, None]).square()).exp_()
     gap = (-0.5 * ((plane.radius - 0.62 * at[:, None, None]) / (1.6 * width[:, None, None])).square()).exp_()
-    light = light + (height[:, None, None] * clumps) * (ring - 0.45 * gap)
+    light = light + (ring_height[:, None, None] * clumps) * (ring - 0.45 * gap)
     return light.clamp(min=0.08).log(), strength
 
 
@@ -400,31 +425,31 @@ def _truncation(draws: Draws, plane: _Plane) -> Tensor:
     return -steeper[:, None, None] * beyond
 
 
-def _bar(draws: Draws, plane: _Plane, length: Tensor) -> Tensor:
+def _bar(draws: Draws, plane: _Plane, *, length: Tensor, angle: Tensor) -> Tensor:
     """Return a bar with boxy ends, in no unit."""
-    turn = draws.uniform("bar-angle", high=math.pi)[:, None, None]
+    turn = angle[:, None, None]
     along, across = (
         plane.major * turn.cos() + plane.minor * turn.sin(),
         plane.minor * turn.cos() - plane.major * turn.sin(),
     )
-    width = length * draws.uniform("bar-width", low=0.18, high=0.4)
+    width = length * draws.uniform("bar-width", low=0.16, high=0.34)
     x, y = (along / length[:, None, None]).square(), (across / width[:, None, None]).square()
     return (-1.2 * x - 2.0 * x * x * x - 1.2 * y).exp_()
 
 
 def _knots(
-    canvas: _Canvas, kind: Tensor, *, length: Tensor, twist: Tensor, light: Tensor, strength: Tensor
+    canvas: _Canvas, kind: Tensor, *, length: Tensor, winding: _Winding, light: Tensor, strength: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return young knots along the arms: x, y in arcsec, shape (galaxy, knot), flux (galaxy, knot, band)."""
     draws = canvas.draws
-    number = draws.among("arms", torch.tensor([2.0, 2.0, 2.0, 2.0, 3.0, 4.0], device=kind.device))
     share = torch.where(kind == SPIRAL, 0.06 * strength, torch.where(kind == IRREGULAR, 0.07, 0.0))
     share = share * draws.uniform("knot-share") ** 1.5
     radius = 0.5 + 2.2 * draws.uniform("knot-radius", _KNOTS) ** 1.4
-    arm = (draws.uniform("knot-arm", _KNOTS) * number[:, None]).floor() * (2 * math.pi / number)[:, None]
+    arm = (draws.uniform("knot-arm", _KNOTS) * winding.number[:, None]).floor() * (2 * math.pi / winding.number)[
+        :, None
+    ]
     loose = torch.where(kind == IRREGULAR, 3.0, 0.16)[:, None] * draws.normal("knot-off", _KNOTS)
-    start = draws.uniform("arm-angle", high=2 * math.pi)
-    angle = twist[:, None] * radius.log() + start[:, None] + arm + loose
+    angle = winding.twist[:, None] * radius.log() + winding.start[:, None] + arm + loose
     # a power law of luminosities, cut where one knot would outshine the arm
     bright = draws.uniform("knot-flux", _KNOTS).clamp(min=0.03) ** -0.8 * (-0.6 * radius).exp()
     bright = bright / bright.sum(dim=1, keepdim=True)

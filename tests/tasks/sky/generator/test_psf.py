@@ -10,7 +10,7 @@ import torch
 from tasks.errors import ConfigurationError
 from tasks.sky.generator.draws import Draws
 from tasks.sky.generator.prior import PsfPrior
-from tasks.sky.generator.psf import Optics, Psf, draw_psf, read_psf_images, width_of
+from tasks.sky.generator.psf import REACH_ARCSEC, Optics, Psf, draw_psf, read_psf_images, width_of
 
 DRAWS = Draws(torch.arange(40, 46))
 PLAIN = PsfPrior(fwhm_arcsec=(1.2, 1.2), band_scatter=0.0, beta=3.5, ellipticity=0.0)
@@ -64,8 +64,10 @@ def test_real_images_are_taken_over_with_their_width(shared_data: Path) -> None:
     images = read_psf_images(folder / "decals_59.1067_-30.4848_psf.fits")
     prior = PsfPrior(image_share=1.0)
     psf = draw_psf(prior, DRAWS, bands=3, cells=96, step_arcsec=0.262, images=images)
-    real = torch.fft.ifftshift(torch.nn.functional.pad(images.images, (17, 16, 17, 16)), dim=(-1, -2))
-    assert torch.allclose(psf.kernels, real.expand_as(psf.kernels), atol=1e-4)
+    reach = int(REACH_ARCSEC / 0.262)
+    inner = images.images[..., 31 - reach : 32 + reach, 31 - reach : 32 + reach]
+    found = torch.fft.fftshift(psf.kernels, dim=(-1, -2))[..., 48 - reach : 49 + reach, 48 - reach : 49 + reach]
+    assert torch.allclose(found, (inner / inner.sum(dim=(-1, -2), keepdim=True)).expand_as(found), atol=1e-4)
     assert 0.7 < float(psf.fwhm_arcsec.min()) < float(psf.fwhm_arcsec.max()) < 1.3
 
 
