@@ -49,7 +49,7 @@ def write_shard(array: zarr.Array, index: int, values: np.ndarray, window: tuple
 
 def encode_shard(array: zarr.Array, values: np.ndarray, window: tuple[slice, slice]) -> bytes | None:
     """Return the bytes of a shard, chunks in row order and the index behind them; None where all is 0."""
-    blosc, chunk = _compressor(array), (array.chunks[-2], array.chunks[-1])
+    blosc, chunk = blosc_of(array), (array.chunks[-2], array.chunks[-1])
 
     def encode(place: tuple[int, int]) -> bytes | None:
         corner = (place[0] * chunk[0] - window[0].start, place[1] * chunk[1] - window[1].start)
@@ -71,7 +71,8 @@ def encode_shard(array: zarr.Array, values: np.ndarray, window: tuple[slice, sli
     return b"".join([*encoded.values(), listed, checksum]) if encoded else None
 
 
-def _compressor(array: zarr.Array) -> Blosc:
+def blosc_of(array: zarr.Array) -> Blosc:
+    """Return the codec of an array that has Blosc and nothing else."""
     (codec,) = array.compressors
     assert isinstance(codec, BloscCodec)
     # the size of an element is stated, since Blosc shuffles by it

@@ -25,7 +25,6 @@ missing or older than the store, whoever reads makes it anew.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,8 +39,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
 import zarr
-from zarr.core.sync import sync
 
+from storage.chunks import read_chunks, write_chunks
 from storage.cutouts import Cutout
 from storage.errors import LocationFailed, NotFound, TileBusy
 from storage.location import Location, resolve
@@ -188,17 +187,20 @@ class SkyReader:
         """
         path, row, index = self._place(object_id)
         record = self._record(index)
+        arrays = self._group(path)
         rows, columns = record["shape"]
-        group = self._group(path)
-        wanted: list[tuple[zarr.Array, Any]] = [
-            (group[plane.name], (slice(row, row + 1), ..., slice(0, rows), slice(0, columns))) for plane in PLANES
-        ]
-        wanted += [(self._psfs, slice(start, start + y * x)) for start, y, x in filter(None, record["psf"])]
-        arrays = _read_all(wanted)
-        planes = {plane.name: values[0] for plane, values in zip(PLANES, arrays, strict=False)}
-        images = iter(arrays[len(PLANES) :])
-        psfs = [None if place is None else next(images).reshape(place[1:]) for place in record["psf"]]
-        return to_cutout(record, planes, psfs)
+        is_large = path.startswith("large/")
+        wanted = [] if is_large else [(array, (row, *_at_zero(array))) for array in arrays.values()]
+        images = _psf_pixels(record["psf"])
+        side = self._psfs.chunks[0]
+        wanted += [(self._psfs, (number,)) for number in range(images.start // side, -(-images.stop // side))]
+        chunks = read_chunks(wanted)
+        if is_large:
+            planes = {name: np.asarray(array[0:1])[0] for name, array in arrays.items()}
+        else:
+            planes = {name: chunks.pop(0)[0, ..., :rows, :columns].copy() for name in arrays}
+        held = np.concatenate(chunks)[images.start % side :] if chunks else np.empty(0, dtype=np.float32)
+        return to_cutout(record, planes, _cut_psfs(record["psf"], held, images.start))
 
     def record(self, object_id: str) -> dict[str, Any]:
         """Return all that is kept of an object but its arrays, in JSON types.
@@ -343,8 +345,11 @@ def _write_group(group: zarr.Group, placed: list[_Placed]) -> None:
     for plane in PLANES:
         array = _array(group, plane.name)
         array.resize(place.shape(plane, placed[-1].row + 1))
-        for piece in _pieces(placed, int(np.prod(array.shape[1:])) * array.dtype.itemsize):
-            array[piece[0].row : piece[-1].row + 1] = _padded(piece, plane.name, array)
+        if place.is_large:
+            array[0:1] = getattr(placed[0].cutout, plane.name)[None]
+            continue
+        for piece in _pieces(placed, int(np.prod(array.chunks)) * array.dtype.itemsize):
+            write_chunks(array, [((row.row, *_at_zero(array)), _padded(row, plane.name, array)) for row in piece])
     _extend(_array(group, "shape"), np.array([row.cutout.shape for row in placed], dtype=np.int32))
     _extend(_array(group, "object"), np.array([row.cutout.object_id for row in placed], dtype=object))
 
@@ -356,11 +361,10 @@ def _pieces(placed: list[_Placed], object_bytes: int) -> Iterator[list[_Placed]]
         yield placed[start : start + length]
 
 
-def _padded(placed: list[_Placed], name: str, array: zarr.Array) -> np.ndarray:
-    values = np.zeros((len(placed), *array.shape[1:]), dtype=array.dtype)
-    for target, row in zip(values, placed, strict=True):
-        rows, columns = row.cutout.shape
-        target[..., :rows, :columns] = getattr(row.cutout, name)
+def _padded(placed: _Placed, name: str, array: zarr.Array) -> np.ndarray:
+    values = np.zeros(array.chunks, dtype=array.dtype)
+    rows, columns = placed.cutout.shape
+    values[0, ..., :rows, :columns] = getattr(placed.cutout, name)
     return values
 
 
@@ -380,6 +384,28 @@ def _write_psfs(array: zarr.Array, cutouts: list[Cutout]) -> list[list[list[int]
     if images:
         _extend(array, np.concatenate(images))
     return places
+
+
+def _psf_pixels(places: list[list[int] | None]) -> slice:
+    """Return where the images of an object lie, which follow each other."""
+    known = [place for place in places if place is not None]
+    if not known:
+        return slice(0, 0)
+    last, rows, columns = known[-1]
+    return slice(known[0][0], last + rows * columns)
+
+
+def _cut_psfs(places: list[list[int] | None], held: np.ndarray, first: int) -> list[np.ndarray | None]:
+    """Return each image of an object, or None, from its pixels, which begin at `first`."""
+    return [
+        None if place is None else held[place[0] - first :][: place[1] * place[2]].reshape(place[1:]).copy()
+        for place in places
+    ]
+
+
+def _at_zero(array: zarr.Array) -> tuple[int, ...]:
+    """Return the place of the first chunk on every axis but the first."""
+    return tuple(0 for _ in array.chunks[1:])
 
 
 def _extend(array: zarr.Array, values: np.ndarray) -> None:
@@ -404,15 +430,6 @@ def _array(group: zarr.Group, name: str) -> zarr.Array:
     found = group[name]
     assert isinstance(found, zarr.Array)
     return found
-
-
-def _read_all(wanted: list[tuple[zarr.Array, Any]]) -> list[np.ndarray]:
-    """Read slices of several arrays at once."""
-
-    async def gather() -> list[Any]:
-        return await asyncio.gather(*(array.async_array.getitem(where) for array, where in wanted))
-
-    return [np.asarray(values) for values in sync(gather())]
 
 
 def _open_dataset(reader: SkyReader, path: str, rows: pd.DataFrame) -> xr.Dataset:
