@@ -96,6 +96,7 @@ def test_every_object_has_its_rows_and_each_bad_one_its_reason(spoilt: GalaxyFol
     assert table["extinction"].to_pylist()[:2] == pytest.approx([0.05 * 3.214, 0.05 * 2.165])
 
 
+@pytest.mark.slow
 def test_what_hangs_crashes_or_raises_is_a_row_and_a_redrive_takes_it_up(tmp_path: Path) -> None:
     made = make_folder(tmp_path, 6)
     request = request_of(made, tmp_path / "warehouse", time_limit_s=3.0)
