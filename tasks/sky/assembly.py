@@ -92,9 +92,11 @@ def width_of_psf(psf: NDArray) -> float:
     """
     from scipy.ndimage import zoom
 
-    finer = 8
+    finer, reach = 5, 16
     rows, columns = np.unravel_index(int(np.argmax(psf)), psf.shape)
-    near = psf[max(0, rows - 24) : rows + 25, max(0, columns - 24) : columns + 25].astype(np.float64)
+    near = psf[max(0, rows - reach) : rows + reach + 1, max(0, columns - reach) : columns + reach + 1].astype(
+        np.float64
+    )
     fine = zoom(near, finer, order=3, grid_mode=True, mode="nearest")
     return 2.0 * math.sqrt(float((fine >= fine.max() / 2.0).sum()) / math.pi) / finer
 

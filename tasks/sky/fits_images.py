@@ -50,7 +50,7 @@ _ZERO_POINT_KEYS = (
 )
 _JANSKY = {"Jy": 1.0, "mJy": 1e-3, "uJy": 1e-6, "nJy": 1e-9}
 _AB_JANSKY = 8.9
-_NONLINEAR = ("mag", "lupt", "asinh", "log", "dex", "sqrt")
+_NONLINEAR = re.compile(r"mag(s|nitudes?)?\b|lupt|asinh|log|dex|sqrt")
 _NANOMAGGIES = ("nanomagg", "nmgy", "nmaggy")
 
 
@@ -153,7 +153,9 @@ def open_units(body: bytes, where: str) -> Iterator[fits.HDUList]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=VerifyWarning)  # BLANK in a float image and the like
-            with fits.open(io.BytesIO(unpacked(body)), memmap=False) as units:
+            plain = unpacked(body)
+            plain += b"\0" * (-len(plain) % _BLOCK)  # some writers leave the last block short
+            with fits.open(io.BytesIO(plain), memmap=False) as units:
                 yield units
     except SourceRejected:
         raise
@@ -257,7 +259,7 @@ def calibration_of(
     """
     said = str(header.get("BUNIT", "")).strip()
     unit = said.lower()
-    if any(unit.startswith(word) for word in _NONLINEAR):
+    if _NONLINEAR.match(unit):
         raise SourceRejected(f"the image is in {said}, which is not linear in flux", reason="invalid-input")
     if unit.startswith(_NANOMAGGIES) or (not unit and (viewer or _is_viewers(header) or is_sdss_frame(header))):
         return Calibration("nanomaggies", AB_ZERO_POINT, True)

@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from storage.cutouts import Cutout
@@ -321,14 +321,20 @@ def _main(path: Path) -> FileName:
     return replace(parse_name(path), kind="image")
 
 
-def _images_of(path: Path) -> list[Image]:
+def _images_of(path: Path) -> Sequence[Image]:
     try:
-        body = path.read_bytes()
+        facts = path.stat()
+        return _read(path, facts.st_mtime_ns, facts.st_size)
+    except (FileNotFoundError, PermissionError) as error:
+        raise SourceRejected(f"{path} cannot be read: {error.strerror}", reason="missing-asset") from error
     except OSError as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise SourceRejected(f"{path} cannot be read: {error.strerror}", reason="missing-asset") from error
         raise SourceUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
-    return read_images(body, str(path))
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, changed_ns: int, size: int) -> tuple[Image, ...]:
+    """Return a file's images; a file of many objects is asked for by each of them."""
+    return tuple(read_images(path.read_bytes(), str(path)))
 
 
 def _object_extensions(path: Path) -> list[str]:
