@@ -21,7 +21,7 @@ from storage.errors import StorageError
 from storage.location import Location, resolve
 from storage.manifest import Run, list_runs
 from storage.regions import region_key
-from storage.sweep import abandoned, cubes_of, limit_of, sweep_cube
+from storage.sweep import abandoned, cubes_of, limit_of, stores_of, sweep_cube
 from tasks.earth.backfill import plan_backfill
 from tasks.earth.change_map import plan_change
 from tasks.earth.forecast_map import plan_forecast
@@ -144,7 +144,7 @@ def sweep(url: str, *, days: float, delete: bool) -> dict[str, Any]:
     if days < 0 or (root.local_path is None and days < 1):
         raise UsageError(f"--older-than {days:g}: at least 1 day on an object store, since others may be writing")
     limit = limit_of(days)
-    cubes = [sweep_cube(root, path, limit, delete=delete) for path in cubes_of(root)]
+    cubes = [sweep_cube(root, path, limit, delete=delete) for path in stores_of(root)]
     folders = sorted(abandoned(root, limit))
     for folder in folders if delete else ():
         root.delete_tree(folder)

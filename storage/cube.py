@@ -341,13 +341,6 @@ def write_cube(location: Location, *, wait_s: float = 600.0) -> Iterator[CubeWri
         yield CubeWriter(location)
 
 
-def tag_snapshot(location: Location, snapshot: str, name: str) -> None:
-    """Name a snapshot that a product was made from, so that it is kept; naming it twice is no error."""
-    repository = open_repository(location)
-    if name not in repository.list_tags():
-        repository.create_tag(name, snapshot)
-
-
 def _stands(location: Location, schema: CubeSchema) -> bool:
     """Return whether the cube is there; it has to have this structure then."""
     try:

@@ -84,6 +84,13 @@ def open_or_make_repository(location: Location) -> icechunk.Repository:
     return icechunk.Repository.open(storage)
 
 
+def tag_snapshot(location: Location, snapshot: str, name: str) -> None:
+    """Name a snapshot that a product was made from, so that it is kept; naming it twice is no error."""
+    repository = open_repository(location)
+    if name not in repository.list_tags():
+        repository.create_tag(name, snapshot)
+
+
 def _holds_nothing(location: Location) -> bool:
     """Return whether nothing was ever committed: no branch, and no data that a lost branch may have pointed to."""
     data = [*location.list_names("chunks"), *location.list_names("manifests")]

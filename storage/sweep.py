@@ -1,4 +1,4 @@
-"""What nothing refers to any more: old states of cubes, and folders that a killed run left behind."""
+"""What nothing refers to any more: old states of cubes and sky stores, and folders that a killed run left behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STAGING = "staging"
 
 @dataclass(frozen=True)
 class SweptCube:
-    """Old states of one cube.
+    """Old states of one cube or sky store.
 
     Parameters
     ----------
@@ -42,9 +42,9 @@ def limit_of(days: float) -> datetime:
 
 
 def sweep_cube(warehouse: Location, path: str, older_than: datetime, *, delete: bool) -> SweptCube:
-    """Count, or delete, the states of a cube that are older than a moment and that no product was made from.
+    """Count, or delete, the states of a cube or sky store that are older than a moment and that no product was made from.
 
-    The newest state stays, and so does every one that has a tag (`storage.cube.tag_snapshot`). On a folder the tile's
+    The newest state stays, and so does every one that has a tag (`storage.repository.tag_snapshot`). On a folder the tile's
     lock is held meanwhile; on an object store a writer may be at work, whose objects are newer than any sensible limit.
 
     Raises
@@ -85,6 +85,13 @@ def cubes_of(warehouse: Location) -> Iterator[str]:
     for grid in (warehouse / "earth").list_folders():
         for tile in (warehouse / "earth" / grid).list_folders():
             yield f"earth/{grid}/{tile}"
+
+
+def stores_of(warehouse: Location) -> Iterator[str]:
+    """Yield the path of every Icechunk repository: the cubes, then the stores of the sky."""
+    yield from cubes_of(warehouse)
+    for survey in (warehouse / "sky").list_folders():
+        yield f"sky/{survey}"
 
 
 def _if_old(warehouse: Location, path: str, older_than: datetime) -> Iterator[str]:

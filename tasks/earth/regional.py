@@ -11,11 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from storage.cube import CubeState, tag_snapshot
+from storage.cube import CubeState
 from storage.location import Location
 from storage.manifest import Run, content_hash, start_run
 from storage.publish import Receipt, find_product
 from storage.regions import Region, region_key
+from storage.repository import tag_snapshot
 from storage.sweep import STAGING
 from tasks.earth.mapping import Filling, MapPlan, fill_region, regions_by_tile
 from tasks.earth.product import (

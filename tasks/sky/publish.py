@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from storage.errors import SchemaMismatch
 from storage.location import Location, resolve
 from storage.publish import ProductKey, Receipt, product_id, publish
+from storage.repository import tag_snapshot
 from tasks.sky.hats_catalogue import has_position, write_hats
 from tasks.sky.profile_files import write_fits, write_parquet, write_votable
 from tasks.sky.profile_table import COLUMNS, SCHEMA
@@ -59,8 +60,9 @@ def publish_profiles(
     facts : mapping
         What is known of the run, in JSON types: ``created`` (ISO time, required), ``run_id``, ``config_hash``,
         ``weights_sha256``, ``software`` (name to version), ``inputs`` (list of ``{"title", "href"}``), ``snapshots``
-        (store to snapshot), ``license``, ``description``. Of these ``config_hash``, ``weights_sha256``, ``software``
-        and ``license`` decide the product's id, with every value of the rows but the seconds they took.
+        (store, such as ``sky/legacy``, to snapshot; each gets the product's name as a tag), ``license``,
+        ``description``. Of these ``config_hash``, ``weights_sha256``, ``software`` and ``license`` decide the
+        product's id, with every value of the rows but the seconds they took.
 
     Returns
     -------
@@ -81,7 +83,11 @@ def publish_profiles(
     def stage(folder: Path) -> dict[str, Any]:
         return _stage(folder, table, key, described)
 
-    return publish(warehouse, key, stage, collection=_describe_collection(key, described))
+    receipt = publish(warehouse, key, stage, collection=_describe_collection(key, described))
+    # the states that were read stay when old ones are swept
+    for path, snapshot in receipt.item["properties"]["canopus:snapshots"].items():
+        tag_snapshot(warehouse / path, snapshot, receipt.key.item_id)
+    return receipt
 
 
 def read_batches(batches: Sequence[Location | str | Path], *, integer_ids: bool) -> pa.Table:

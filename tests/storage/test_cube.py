@@ -20,11 +20,11 @@ from storage.cube import (
     read_block,
     read_scenes,
     read_state,
-    tag_snapshot,
     write_cube,
 )
 from storage.errors import NotFound, SchemaMismatch, TileBusy
 from storage.location import Location, resolve
+from storage.repository import tag_snapshot
 from storage.schema import CubeSchema, MaskRule
 
 BANDS = ("B02", "B04", "B08")

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from sky_cases import assert_same_cutout, random_cutout
 
-from storage.cube import DateEntry, create_cube, open_cube, read_state, tag_snapshot, write_cube
+from storage.cube import DateEntry, create_cube, open_cube, read_state, write_cube
 from storage.errors import NotFound
 from storage.location import Location, resolve
+from storage.repository import tag_snapshot
 from storage.schema import CubeSchema
-from storage.sweep import abandoned, cubes_of, limit_of, sweep_cube
+from storage.sky import SkyReader, append_cutouts
+from storage.sweep import abandoned, cubes_of, limit_of, stores_of, sweep_cube
 
 PATH = "earth/utm30n-10m/x0001_y0001"
 GRID = GeoBox((256, 256), Affine(10, 0, 600_000, 0, -10, 5_700_000), "EPSG:32630")
@@ -69,6 +72,21 @@ def test_a_swept_cube_takes_new_dates(warehouse: Location) -> None:
     with write_cube(warehouse / PATH) as writer:
         writer.write(entry("2021-05-16", 4))
     assert len(read_state(warehouse / PATH).times) == 4
+
+
+def test_a_sky_store_is_swept_like_a_cube_and_keeps_every_object_in_force(warehouse: Location) -> None:
+    store = warehouse / "sky/legacy"
+    first = append_cutouts(store, [random_cutout("1", seed=1), random_cutout("2", seed=2)], batch="a")
+    append_cutouts(store, [random_cutout("1", seed=3)], batch="b")
+    tag_snapshot(store, SkyReader(store).snapshot, "profiles-20250101-0123456789ab")
+    append_cutouts(store, [random_cutout("3", seed=4)], batch="c")
+    assert list(stores_of(warehouse)) == [PATH, "sky/legacy"]
+    swept = sweep_cube(warehouse, "sky/legacy", datetime.now(UTC) + SOON, delete=True)
+    assert swept.kept == ("profiles-20250101-0123456789ab",)
+    with pytest.raises(NotFound):
+        SkyReader(store, first)
+    for seed, object_id in ((3, "1"), (2, "2"), (4, "3")):
+        assert_same_cutout(SkyReader(store).read(object_id), random_cutout(object_id, seed=seed))
 
 
 def test_counting_deletes_nothing_and_counts_what_deleting_deletes(warehouse: Location) -> None:

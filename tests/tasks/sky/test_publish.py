@@ -15,10 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from sky_cases import random_cutout
 
 from storage.errors import SchemaMismatch
 from storage.location import Location, resolve
 from storage.publish import Receipt
+from storage.repository import open_repository
+from storage.sky import append_cutouts
 from tasks.earth.verify import verify_product
 from tasks.sky import hats_catalogue, profile_files
 from tasks.sky.hats_catalogue import INDEX, partitions, write_hats
@@ -35,7 +38,6 @@ FACTS = {
     "run_id": "profiles-20250304T050607-abcdef",
     "config_hash": "c0ffee",
     "software": {"canopus": "0.1.0"},
-    "snapshots": {"sky/legacy": "ABC"},
     "inputs": [{"title": "targets.csv", "href": "https://example.org/targets.csv"}],
     "license": "CC-BY-4.0",
     "description": "Profiles of a test.",
@@ -226,6 +228,14 @@ def test_the_item_counts_what_became_of_the_rows(receipt: Receipt) -> None:
     assert "ICRS" in properties["canopus:frame"]
     assert receipt.item["links"][-1]["href"] == "https://example.org/targets.csv"
     assert properties["table:row_count"] == 16
+
+
+def test_the_state_of_the_store_that_was_read_is_kept(tmp_path: Path) -> None:
+    store = resolve(tmp_path) / "warehouse/sky/legacy"
+    snapshot = append_cutouts(store, [random_cutout("1")], batch="a")
+    receipt = published(tmp_path, rows(), facts=dict(FACTS) | {"snapshots": {"sky/legacy": snapshot}})
+    assert receipt.item["properties"]["canopus:snapshots"] == {"sky/legacy": snapshot}
+    assert open_repository(store).lookup_tag(receipt.key.item_id) == snapshot
 
 
 def test_a_product_is_whole(receipt: Receipt) -> None:
