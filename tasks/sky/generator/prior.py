@@ -91,19 +91,17 @@ class SurroundingsPrior:
         Brighter than r 25 and 22.
     companion : float
         Share of images with a bright neighbour.
-    sky_mean, sky_offset, sky_gradient : float
-        In units of the noise of a pixel: what was taken off too much on average, as sky is measured on faint galaxies too, and 1
-        sigma of the rest; the gradient from edge to edge.
+    sky_offset, sky_gradient : float
+        1 sigma, in units of the noise of a pixel; the gradient from edge to edge.
     trail, gap : float
         Share of band images with a satellite's trail, and of images with pixels that hold no data.
     """
 
-    galaxies_per_arcmin2: float = 50.0
-    stars_per_arcmin2: float = 4.0
-    companion: float = 0.15
-    sky_mean: float = -0.12
-    sky_offset: float = 0.08
-    sky_gradient: float = 0.08
+    galaxies_per_arcmin2: float = 45.0
+    stars_per_arcmin2: float = 2.5
+    companion: float = 0.12
+    sky_offset: float = 0.06
+    sky_gradient: float = 0.06
     trail: float = 0.01
     gap: float = 0.08
 
@@ -168,8 +166,8 @@ BENCH_FULL = GalaxyPrior(
         sigma=(0.0020, 0.0025, 0.0089),
         # sky of 22.0, 21.2 and 19.1 mag per arcsec^2 behind these noises
         gain=(27000.0, 36000.0, 20000.0),
-        correlation=0.09,
-        depth_scatter=0.08,
+        correlation=0.14,
+        depth_scatter=0.06,
     ),
     axis_ratio=(0.12, 1.0),
     structure=StructurePrior(),

@@ -66,8 +66,8 @@ def _spectral(
 def _add_galaxies(cells: Tensor, prior: SurroundingsPrior, draws: Draws, grid: Grid) -> None:
     there = _present(draws, "galaxies", prior.galaxies_per_arcmin2 * _area_arcmin2(grid))
     most = there.shape[1]
-    # counts rise by a factor of 2.1 for each magnitude
-    magnitude = (25.0 + draws.uniform("galaxy-magnitude", most).log() / (0.32 * math.log(10))).clamp(min=16.5)
+    # counts rise by a factor of 2.4 for each magnitude
+    magnitude = (25.0 + draws.uniform("galaxy-magnitude", most).log() / (0.38 * math.log(10))).clamp(min=16.5)
     flux = _spectral(draws, "galaxy-colour", magnitude, blue=(0.2, 0.15), red=(1.4, 1.0))[there]
     size = (0.45 * 10 ** (0.13 * (23.5 - magnitude)) * (0.35 * draws.normal("galaxy-size", most)).exp()).clamp(
         0.15, 1.6
@@ -109,8 +109,8 @@ def _add_small(cells: Tensor, galaxy: Tensor, flux: Tensor, *, size: Tensor, ell
 
 def _star_magnitudes(prior: SurroundingsPrior, draws: Draws, grid: Grid) -> tuple[Tensor, Tensor]:
     there = _present(draws, "stars", prior.stars_per_arcmin2 * _area_arcmin2(grid))
-    # counts rise by a factor of 1.5 for each magnitude
-    magnitude = 22.0 + draws.uniform("star-magnitude", there.shape[1]).log() / (0.18 * math.log(10))
+    # counts rise by a factor of 1.7 for each magnitude
+    magnitude = 22.0 + draws.uniform("star-magnitude", there.shape[1]).log() / (0.23 * math.log(10))
     return there, magnitude.clamp(min=13.5)
 
 
@@ -149,7 +149,7 @@ def _add_companions(cells: Tensor, prior: SurroundingsPrior, draws: Draws, grid:
 def draw_sky(prior: SurroundingsPrior, draws: Draws, *, sigma: Tensor, pixels: int) -> Tensor:
     """Return what is left of the sky, a plane per band, shape (galaxy, band, y, x)."""
     bands = sigma.shape[1]
-    offset = (prior.sky_mean + prior.sky_offset * draws.normal("sky-offset", bands)) * sigma
+    offset = prior.sky_offset * draws.normal("sky-offset", bands) * sigma
     slope = prior.sky_gradient * draws.normal("sky-slope", 2, bands) * sigma[:, None]
     axis = torch.linspace(-0.5, 0.5, pixels, device=sigma.device)
     plane = slope[:, 0, :, None, None] * axis[None, :] + slope[:, 1, :, None, None] * axis[:, None]
