@@ -14,7 +14,7 @@ from sky_cases import sersic_cutout
 from storage.cutouts import Cutout
 
 BANDS = ("g", "r")
-SIDES = (48, 64, 96)
+SIDES = (40, 48, 72)
 
 
 def to_hdu(cutout: Cutout) -> fits.PrimaryHDU:
