@@ -19,6 +19,7 @@ from tasks.sky.noise import Sky, combine_skies, measure_sky, robust_scatter
 from tasks.sky.photometry import grow, isophotal_radius, magnitude, magnitude_error, position_angles
 from tasks.sky.prepare import expected_place, has_object, jacobian_at, read_wcs, smoothing_width
 from tasks.sky.profile import ObjectFlag, Profile, RadiusFlag
+from tasks.sky.wings import level_beneath
 
 _STEP = 1.1
 _FIRST_PIXELS = 0.5
@@ -30,6 +31,8 @@ _ZONES = (1.0, 1.5, 2.25, 3.5)
 """Inner edges of rings of sky, in units of where it begins."""
 _FEWEST_SKY_SHARE = 0.05
 _FEWEST_SKY_PIXELS = 400
+_WINGS_FROM = 0.35
+_WINGS_PRIOR = 4.0
 _TRUSTED_GEOMETRY = 0.3
 _LOST_CENTRE = 0.35
 
@@ -145,7 +148,7 @@ def _sky(
             parts = [measure_sky(flux, beyond & (zone == index)) for index in range(1, len(_ZONES) + 1)]
             found = [part for part in parts if part is not None and part.pixels >= _FEWEST_SKY_PIXELS]
             if found:
-                return combine_skies(found), False
+                return combine_skies(found), factor < _FREE_OF_OBJECT[0]
     found = measure_sky(flux, clear)
     if found is not None and clear.sum() > _FEWEST_SKY_PIXELS:
         return found, True
@@ -224,9 +227,10 @@ def _profile(
     radius = np.sqrt(edges[:-1] * edges[1:])
     ellipses = geometry.ellipses.at(radius)
     measured = measure_annuli(plane.image, plane.good, plane.variance, ellipses, edges, inflation=plane.sky.inflation)
+    sky = plane.sky if plane.guessed else _sky_beneath(radius, measured, plane.sky, geometry.extent)
     unit = cutout.nanomaggies_per_unit(index) / scale**2
-    sky_error = plane.sky.error * unit
-    intensity, noise = measured.intensity * unit, measured.error * unit
+    sky_error = sky.error * unit
+    intensity, noise = (measured.intensity - sky.level + plane.sky.level) * unit, measured.error * unit
     error = np.hypot(noise, sky_error)
     kept = _kept(intensity, error, measured, radius < geometry.extent)
     flags = _radius_flags(radius * scale, intensity, error, measured, ellipses, band.psf_fwhm_arcsec)
@@ -254,12 +258,23 @@ def _profile(
         centre_dec=float(centre[1]),
         centre_x=ellipses.x,
         centre_y=ellipses.y,
-        sky=plane.sky.level * unit,
+        sky=sky.level * unit,
         sky_error=sky_error,
         psf_fwhm_arcsec=band.psf_fwhm_arcsec,
         release=band.release,
     )
     return with_photometry(profile, noise[kept])
+
+
+def _sky_beneath(radius: NDArray[np.float64], measured: Annuli, sky: Sky, extent: float) -> Sky:
+    """Return the sky without what the galaxy's own wings put into it: from the profile's run out into the sky."""
+    outer = (radius > _WINGS_FROM * extent) & (measured.inside > 0.3)
+    found = level_beneath(
+        radius[outer], measured.intensity[outer], measured.error[outer], scatter=_WINGS_PRIOR * sky.error
+    )
+    if found is None:
+        return sky
+    return replace(sky, level=sky.level + found.value, error=max(found.error, sky.error / 2))
 
 
 def with_photometry(profile: Profile, noise: NDArray[np.float64]) -> Profile:
