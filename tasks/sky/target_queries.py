@@ -21,7 +21,7 @@ QUERY_LIMITS = HttpLimits(attempts=4, concurrent=2, requests_per_s=2.0)
 _COMPUTED = ["*", "_RAJ2000", "_DEJ2000"]
 
 
-def query_table(service: str, request: str, *, limits: HttpLimits = QUERY_LIMITS) -> list[Column]:
+def query_table(service: str, request: str, *, limits: HttpLimits | None = None) -> list[Column]:
     """Return the columns that a service answers with.
 
     Parameters
@@ -29,8 +29,8 @@ def query_table(service: str, request: str, *, limits: HttpLimits = QUERY_LIMITS
     service : str
         ``sdss`` (SQL that begins with SELECT, or ``RA,DEC,RADIUS_ARCSEC``: every photometric object there),
         ``vizier`` (``CATALOGUE[:COLUMN=CONDITION;...]``) or ``ned`` (names, separated by semicolons).
-    limits : HttpLimits
-        Tries and pauses; a service is asked twice a second at most.
+    limits : HttpLimits, optional
+        None = twice a second at most.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def query_table(service: str, request: str, *, limits: HttpLimits = QUERY_LIMITS
         raise ConfigurationError(f"{service}: names no query")
     ask = {"sdss": _sdss, "vizier": _vizier, "ned": _ned}[service]
     try:
-        return columns_of(_filled(ask(request.strip(), limits), service, request))
+        return columns_of(_filled(ask(request.strip(), limits or QUERY_LIMITS), service, request))
     except ImportError as error:
         raise ConfigurationError(
             "queries need astroquery, which is not installed: pip install 'canopus[sky]'"
