@@ -75,7 +75,7 @@ def kill_after(batches: int, request: ExtractionRequest, folder: Path, *, later_
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
-    gone, alive = psutil.wait_procs(family, timeout=LIMIT_S + 20)
+    _, alive = psutil.wait_procs(family, timeout=LIMIT_S + 20)
     assert family
     assert not alive, "the run's processes end with it"
     return finished(request)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sky_folder_cases import SPOIL, GalaxyFolder, make_folder
+from sky_folder_cases import SPOIL, GalaxyFolder, galaxy, make_folder, to_hdu
 from sky_methods import BadlyBehaved
 
 from storage.location import resolve
@@ -151,6 +151,21 @@ def test_a_batch_is_one_commit_and_the_rows_name_its_state(tmp_path: Path) -> No
     cutout = reader.read("g0000")
     assert (cutout.segmentation == 1).any()
     assert np.all(cutout.ivar > 0)
+
+
+def test_local_images_need_nothing_but_a_scale_and_a_zero_point(tmp_path: Path) -> None:
+    folder, header = tmp_path / "plain", ("CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT")
+    folder.mkdir()
+    hdu = to_hdu(galaxy(2))
+    for key in (*(f"{name}{axis}" for name in header for axis in (1, 2)), "BUNIT"):
+        del hdu.header[key]
+    hdu.writeto(folder / "stamp.fits")
+    bare = GalaxyFolder(folder, Path(), {}, 1)
+    request = request_of(bare, tmp_path / "warehouse", targets="", pixel_scale_arcsec=0.262, zero_point=22.5)
+    row = run_all(prepare_extraction(request))["stamp"]
+    assert (row.state, row.bands) == ("measured", 2)
+    assert row.flags & ObjectFlag.NO_WCS
+    assert not row.flags & ObjectFlag.INSTRUMENTAL
 
 
 def test_a_run_ends_with_its_table_its_pages_and_a_product(spoilt: GalaxyFolder, tmp_path: Path) -> None:

@@ -1,0 +1,135 @@
+"""`canopus profiles`: plans without writing, errors in one line; the whole command, again, and redriven."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+from sky_folder_cases import GalaxyFolder, make_folder
+from typer.testing import CliRunner
+
+from flows.cli import app, main
+from flows.config import make_config
+from flows.config_sky import ProfilesConfig
+from flows.profiles import to_request, workers_of
+from tasks.errors import UsageError
+from tasks.limits import HttpLimits
+
+
+def command(made: GalaxyFolder, warehouse: Path, *more: str) -> list[str]:
+    named = {"targets": made.targets, "source": f"folder:{made.folder}", "bands": "g,r", "warehouse": warehouse}
+    return ["profiles", *(part for name, value in named.items() for part in (f"--{name}", str(value))), *more]
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path: Path) -> None:
+    made = make_folder(tmp_path, 5)
+    arguments = command(made, tmp_path / "warehouse", "--batch-size", "2", "--dry-run")
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    plan = json.loads(result.output.splitlines()[-1])
+    assert (plan["targets"], plan["rows"], plan["merged"], plan["batches"], plan["run"]) == (5, 6, 1, 3, None)
+    assert "5 targets of 6 rows, in 3 batches" in CliRunner().invoke(app, arguments).output
+    assert not (tmp_path / "warehouse").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message", "code"),
+    [
+        (("--method", "network"), "no weights of this method are there yet", 1),
+        (("--method", "published"), "no weights of this method are there yet", 1),
+        (("--method", "guess"), "method", 2),
+        (("--time-limit", "0"), "time_limit_s", 2),
+        (("--size-arcsec", "30"), "--pixel-scale", 2),
+        (("--source", "hubble"), "names no source", 1),
+        (("--targets", "/nowhere.csv"), "/nowhere.csv", 1),
+        (("--dask", "somewhere"), "neither local:N nor an address", 2),
+    ],
+)
+def test_what_cannot_be_is_one_line_that_names_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    message: str,
+    code: int,
+) -> None:
+    arguments = command(make_folder(tmp_path, 2), tmp_path / "warehouse", "--dry-run", *more)
+    monkeypatch.setattr(sys, "argv", ["canopus", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    said = capsys.readouterr().err.strip().splitlines()
+    assert stopped.value.code == code, said
+    assert len(said) == 1
+    assert message in said[0]
+
+
+def test_settings_reach_the_request() -> None:
+    given: dict[str, Any] = {
+        "targets": "t.csv",
+        "source": "sdss",
+        "bands": "u, g",
+        "size_pixels": 64,
+        "time_limit_s": 9,
+    }
+    request = to_request(make_config(ProfilesConfig, {**given, "http": {"attempts": 2}, "workers": 3}))
+    assert (request.bands, request.side_pixels, request.time_limit_s, request.workers) == (("u", "g"), 64, 9.0, 3)
+    assert request.limits == HttpLimits(attempts=2, concurrent=4, requests_per_s=4.0)
+    with pytest.raises(UsageError, match="pixels: there is no such setting"):
+        make_config(ProfilesConfig, {**given, "pixels": 64})
+
+
+def test_one_process_measures_for_each_core_or_beside_each_worker_of_dask() -> None:
+    assert workers_of(None, None) == os.cpu_count()
+    assert workers_of(None, "local:4") == 1
+    assert workers_of(3, "local:4") == 3
+
+
+@pytest.fixture(scope="module")
+def _prefect() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_prefect")
+@pytest.mark.parametrize("more", [(), ("--dask", "local:2")], ids=["threads", "dask"])
+def test_the_command_ends_with_a_product_and_again_with_the_same(tmp_path: Path, more: tuple[str, ...]) -> None:
+    made = make_folder(tmp_path, 6, kinds=("truncated", "no-object"))
+    arguments = command(made, tmp_path / "warehouse", "--batch-size", "3", "--json", *more)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 3, result.output
+    summary = json.loads(result.output.splitlines()[-1])
+    assert summary["counts"] == {"measured": 4, "outside": 0, "rejected": 2, "failed": 0}
+    assert len(summary["failures"]) == 2
+    assert summary["retry"] == ""
+    assert Path(summary["details"]["product"]).is_file()
+    assert Path(summary["details"]["pages"]).is_file()
+    again = json.loads(CliRunner().invoke(app, arguments).output.splitlines()[-1])
+    assert (again["run"], again["products"]) == (summary["run"], summary["products"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_prefect")
+def test_what_failed_is_redriven(tmp_path: Path) -> None:
+    made = make_folder(tmp_path, 3)
+    warehouse = tmp_path / "warehouse"
+    short = command(made, warehouse, "--time-limit", "0.001", "--no-pages", "--json")
+    result = CliRunner().invoke(app, short)
+    assert result.exit_code == 3, result.output
+    summary = json.loads(result.output.splitlines()[-1])
+    assert summary["counts"]["failed"] == 3
+    assert all("[time-limit]" in line for line in summary["failures"])
+    assert summary["retry"] == f"canopus redrive {summary['run']}"
+    manifest = warehouse / "runs" / summary["run"] / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["request"]["time_limit_s"] = 60.0
+    manifest.write_text(json.dumps(content))
+    redriven = CliRunner().invoke(app, ["redrive", "latest", "--warehouse", str(warehouse), "--json"])
+    assert redriven.exit_code == 0, redriven.output
+    assert json.loads(redriven.output.splitlines()[-1])["counts"]["measured"] == 3
