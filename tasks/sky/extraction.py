@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 OnObject = Callable[[ObjectRow], None]
 FETCHES = 8
 """Threads that wait for a source at once, in one batch; the source's own limits stand below it."""
-GALLERY = 48
+GALLERY = 30
 """Objects in the gallery of a batch."""
 DRAW_S = 120.0
 """Longest time for a picture."""
