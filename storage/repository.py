@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from functools import cache
+from typing import Any
 
 import icechunk
 
@@ -57,8 +58,11 @@ def read_session(location: Location, snapshot: str | None, *, what: str) -> icec
         raise NotFound(f"{location}: {which} here ({str(error).strip().splitlines()[-1].strip()})") from error
 
 
-def open_or_make_repository(location: Location) -> icechunk.Repository:
+def open_or_make_repository(location: Location, *, chunks_per_manifest: int | None = None) -> icechunk.Repository:
     """Return a repository, made where there is none.
+
+    `chunks_per_manifest` is how many chunks along the first axis one list of chunks holds, in a repository made now: a
+    commit writes anew only the lists that it adds to. By default there is one list per array.
 
     Making writes the first snapshot, then the branch that points to it. On an object store two writers can come at the
     same moment: the one that loses waits for the other's branch. A writer killed between the two leaves a snapshot
@@ -66,17 +70,18 @@ def open_or_make_repository(location: Location) -> icechunk.Repository:
     """
     quiet_icechunk()
     storage = location.icechunk_storage()
+    config = _configuration(chunks_per_manifest)
     attempts = 2 if location.local_path is not None else _MAKE_ATTEMPTS
     for attempt in range(attempts):
         try:
-            return icechunk.Repository.open_or_create(storage)
+            return icechunk.Repository.open_or_create(storage, config=config)
         except icechunk.IcechunkError as error:
             failure = error
         time.sleep(_FIRST_PAUSE_S * 2**attempt)
     if location.local_path is not None and _holds_nothing(location):
         # under the tile's lock: clear what a killed writer left, half-written files among it
         shutil.rmtree(location.local_path)
-        return icechunk.Repository.create(storage)
+        return icechunk.Repository.create(storage, config=config)
     if location.list_names("snapshots") != [f"snapshots/{_FIRST_SNAPSHOT}"] or location.list_names("refs"):
         raise failure
     # only where there is no branch yet: another writer's commits must not be lost
@@ -89,6 +94,15 @@ def tag_snapshot(location: Location, snapshot: str, name: str) -> None:
     repository = open_repository(location)
     if name not in repository.list_tags():
         repository.create_tag(name, snapshot)
+
+
+def _configuration(chunks_per_manifest: int | None) -> icechunk.RepositoryConfig:
+    config = icechunk.RepositoryConfig.default()
+    if chunks_per_manifest is not None:
+        axis: dict[Any, int] = {icechunk.ManifestSplitDimCondition.Axis(0): chunks_per_manifest}
+        splitting = icechunk.ManifestSplittingConfig.from_dict({icechunk.ManifestSplitCondition.AnyArray(): axis})
+        config.manifest = icechunk.ManifestConfig(splitting=splitting)
+    return config
 
 
 def _holds_nothing(location: Location) -> bool:

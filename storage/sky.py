@@ -65,6 +65,8 @@ from storage.sky_schema import (
 CATALOGUE = "catalogue.parquet"
 SNAPSHOT_KEY = b"canopus:snapshot"
 PIECE_BYTES = 64 * 1024**2
+CHUNKS_PER_MANIFEST = 2048
+"""What a commit lists anew: the objects beside those that it adds, and not the whole store."""
 _COMMIT_ATTEMPTS = 10
 _INT64 = 2**63
 
@@ -271,7 +273,8 @@ class _Placed:
 
 def _append(location: Location, cutouts: Sequence[Cutout], digests: Sequence[str], *, batch: str, terms: str) -> str:
     """Write what is new and commit it, on top of the newest state."""
-    session = open_or_make_repository(location).writable_session(BRANCH)
+    repository = open_or_make_repository(location, chunks_per_manifest=CHUNKS_PER_MANIFEST)
+    session = repository.writable_session(BRANCH)
     parent = session.snapshot_id
     root, is_new = _open_or_lay_out(session, location.name, terms)
     table = _empty_catalogue() if is_new else _table_of(location, parent, root, keep=False)

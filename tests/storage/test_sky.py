@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sky_cases import assert_same_cutout, random_cutout
 
+from storage import sky
 from storage.cutouts import BandFacts, Cutout
 from storage.errors import NotFound, SchemaMismatch
 from storage.location import Location, resolve
@@ -260,3 +261,19 @@ def test_a_store_lives_in_an_object_store(s3_warehouse: str) -> None:
     reader = drawn(location, batch)
     for cutout in batch:
         assert_same_cutout(reader.read(cutout.object_id), cutout)
+
+
+def test_a_batch_costs_the_same_whatever_the_store_holds(store: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sky, "CHUNKS_PER_MANIFEST", 8)
+
+    def listed() -> int:
+        assert store.local_path is not None
+        return sum(path.stat().st_size for path in (store.local_path / "manifests").iterdir())
+
+    sizes = [0]
+    for batch in range(8):
+        cutouts = [random_cutout(str(8 * batch + number), seed=number, bands=("r",), psf=None) for number in range(8)]
+        append_cutouts(store, cutouts, batch=str(batch))
+        sizes.append(listed())
+    added = np.diff(sizes)
+    assert added[-1] < 1.5 * added[1]
