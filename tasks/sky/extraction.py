@@ -136,7 +136,7 @@ class _Batch:
     @classmethod
     def of(cls, job: BatchJob, method: ProfileMethod | None) -> _Batch:
         request = job.request
-        source = request.open_source()
+        source = request.open_source(run=job.run.id)
         store = resolve(request.warehouse) / "sky" / source.name
         pool = pool_of(request.workers, warm_up)
         return cls(job, source, method or open_method(request.method), pool, store, request.bands or source.bands)

@@ -24,6 +24,7 @@ from storage.manifest import Run, content_hash, list_runs, start_run
 from storage.sky import SkyReader
 from tasks.errors import ConfigurationError, UsageError
 from tasks.limits import HttpLimits
+from tasks.sky.answers import default_cache
 from tasks.sky.folder import targets_of_folder
 from tasks.sky.profile import STATES, State
 from tasks.sky.sources import EVERY_BAND, VIEWER_LIMITS, CutoutSource, SourceOptions, open_source
@@ -132,8 +133,13 @@ class ExtractionRequest:
             )
         return max(1, round(self.size_arcsec / scale))
 
-    def open_source(self) -> CutoutSource:
+    def open_source(self, *, run: str = "") -> CutoutSource:
         """Return the source of the cutouts.
+
+        Parameters
+        ----------
+        run : str
+            Which run asks: one that fetches all anew keeps the services' answers in a folder of its own.
 
         Raises
         ------
@@ -144,6 +150,7 @@ class ExtractionRequest:
             size_pixels=self.side_pixels,
             pixel_scale_arcsec=self.pixel_scale_arcsec,
             zero_points={} if self.zero_point is None else {EVERY_BAND: self.zero_point},
+            cache=default_cache() / run if self.refresh and run else None,
             limits=self.limits,
         )
         return open_source(self.source, bands=self.bands, options=options)
