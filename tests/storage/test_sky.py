@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -277,3 +278,22 @@ def test_a_batch_costs_the_same_whatever_the_store_holds(store: Location, monkey
         sizes.append(listed())
     added = np.diff(sizes)
     assert added[-1] < 1.5 * added[1]
+
+
+@pytest.mark.server
+def test_writers_of_an_object_store_come_in_each_after_the_other(s3_warehouse: str) -> None:
+    location = resolve(s3_warehouse) / "sky/shared"
+    batches = [[random_cutout(str(10 * part + number), seed=number) for number in range(3)] for part in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda batch: append_cutouts(location, batch, batch=batch[0].object_id), batches))
+    reader = SkyReader(location)
+    assert sorted(reader.ids) == sorted(cutout.object_id for batch in batches for cutout in batch)
+    for cutout in (cutout for batch in batches for cutout in batch):
+        assert_same_cutout(reader.read(cutout.object_id), cutout)
+
+
+def test_writers_of_a_folder_wait_for_each_other(store: Location) -> None:
+    batches = [[random_cutout(str(10 * part + number), seed=number) for number in range(2)] for part in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda batch: append_cutouts(store, batch, batch=batch[0].object_id), batches))
+    assert sorted(SkyReader(store).ids) == sorted(cutout.object_id for batch in batches for cutout in batch)
