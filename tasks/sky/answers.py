@@ -52,7 +52,7 @@ class Answers:
         if urlsplit(url).scheme not in ("http", "https"):
             return _local(Path(url))
         kept = self._kept(url)
-        if kept.is_file() and not check_fits(body := kept.read_bytes()):
+        if kept.is_file() and not check_fits(body := kept.read_bytes(), downloaded=True):
             return body
         body = HttpFile(url, self.limits, deadline=deadline, count=self.count).fetch_whole(accept=_whole)
         self._keep(kept, body)
@@ -74,7 +74,7 @@ class Answers:
 
 
 def _whole(body: bytes) -> None:
-    if wrong := check_fits(body):
+    if wrong := check_fits(body, downloaded=True):
         raise PassingError(wrong)
 
 

@@ -57,11 +57,9 @@ def has_data(pixels: NDArray, *, zero_is_data: bool = False) -> NDArray[np.bool_
 
 
 def counts_whole(pixels: NDArray) -> bool:
-    """Return whether an image holds whole numbers alone."""
-    if pixels.dtype.kind in "iu":
-        return True
+    """Return whether an image holds whole numbers alone, and not zeros alone."""
     finite = pixels[np.isfinite(pixels)]
-    return bool(len(finite)) and bool(np.all(finite == np.floor(finite)))
+    return bool(np.any(finite != 0)) and bool(np.all(finite == np.floor(finite)))
 
 
 def inverse_variance(values: NDArray, kind: str) -> NDArray[np.float32]:

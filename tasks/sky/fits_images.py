@@ -93,11 +93,16 @@ class Calibration:
     notes: tuple[str, ...] = ()
 
 
-def check_fits(body: bytes) -> str:
+def check_fits(body: bytes, *, downloaded: bool = False) -> str:
     """Return what is wrong with bytes that should be a whole FITS file; empty = nothing.
 
     Every header is read and every block of data is counted, so that an interrupted download shows without reading a
     pixel.
+
+    Parameters
+    ----------
+    downloaded : bool
+        Whether an unfilled last block is a sign of a cut. Some writers of local files leave it unfilled.
     """
     if not body:
         return "an empty answer came"
@@ -118,7 +123,7 @@ def check_fits(body: bytes) -> str:
         if data + size > len(body):
             return f"the file is cut: {len(body)} bytes, {data + size} at least are announced"
         start = data + -(-size // _BLOCK) * _BLOCK
-    return ""
+    return f"the file is cut: {len(body)} bytes are no whole blocks" if downloaded and len(body) % _BLOCK else ""
 
 
 def unpacked(body: bytes) -> bytes:

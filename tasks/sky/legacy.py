@@ -84,7 +84,7 @@ class LegacySource:
             target,
             planes,
             Frame(wcs, scale, _centre(target, first, wcs, where)),
-            size=size,
+            size=None if first.pixels.shape == (size, size) else size,
             bands=self.bands,
             max_empty_share=self._options.max_empty_share,
             source=where,

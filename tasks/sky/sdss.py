@@ -13,7 +13,7 @@ from tasks.sky.fits_images import pixel_of, pixel_scale_arcsec, read_images, wcs
 from tasks.sky.legacy import DEFAULT_SIZE
 from tasks.sky.planes import plane_of
 from tasks.sky.sources import SourceOptions
-from tasks.sky.target_queries import asked
+from tasks.sky.target_queries import asked, sdss_cone
 from tasks.sky.targets import Target
 
 DEFAULT_RELEASE = 17
@@ -79,19 +79,11 @@ class SdssSource:
         ------
         SourceRejected, SourceUnavailable
         """
-        from astropy import units
-        from astropy.coordinates import SkyCoord
         from astroquery.sdss import SDSS, conf
 
-        place = SkyCoord(target.ra, target.dec, unit="deg")
+        query = sdss_cone(target.ra, target.dec, radius_arcsec=SEARCH_ARCSEC)
         table = asked(
-            lambda: SDSS.query_region_async(
-                place,
-                radius=SEARCH_ARCSEC * units.arcsec,
-                fields=["ra", "dec", "objid", "run", "rerun", "camcol", "field"],
-                data_release=self.release,
-                cache=False,
-            ),
+            lambda: SDSS.query_sql_async(query, data_release=self.release, cache=False),
             SDSS._parse_result,
             service="sdss",
             url=conf.skyserver_baseurl,

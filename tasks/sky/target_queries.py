@@ -138,16 +138,21 @@ def _sdss(request: str, limits: HttpLimits) -> Table | None:
 
     if not request.lower().startswith("select"):
         ra, dec, radius = _cone(request)
-        request = (
-            "SELECT p.ra, p.dec, p.objid, p.run, p.rerun, p.camcol, p.field FROM PhotoObj AS p "
-            f"JOIN dbo.fGetNearbyObjEq({ra!r}, {dec!r}, {radius / 60.0!r}) AS n ON n.objID = p.objID"
-        )
+        request = sdss_cone(ra, dec, radius_arcsec=radius)
     return asked(
         lambda: SDSS.query_sql_async(request, cache=False),
         SDSS._parse_result,
         service="sdss",
         url=conf.skyserver_baseurl,
         limits=limits,
+    )
+
+
+def sdss_cone(ra: float, dec: float, *, radius_arcsec: float) -> str:
+    """Return the SQL for every photometric object about a position (degrees)."""
+    return (
+        "SELECT p.ra, p.dec, p.objid, p.run, p.rerun, p.camcol, p.field FROM PhotoObj AS p "
+        f"JOIN dbo.fGetNearbyObjEq({ra!r}, {dec!r}, {radius_arcsec / 60.0!r}) AS n ON n.objID = p.objID"
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sky_files import noise, tan_header
 
@@ -77,6 +77,7 @@ def test_bands_of_different_shapes_are_refused() -> None:
         assembled(plane("r"), other)
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 70), st.floats(-5, 65), st.floats(-5, 45))
 def test_a_cut_holds_the_target_within_half_a_pixel_of_its_middle_and_keeps_the_sky(
     size: int, x: float, y: float
@@ -160,6 +161,7 @@ def test_zero_is_no_data_but_in_whole_numbers() -> None:
     np.testing.assert_array_equal(has_data(np.array([[0, 3]]), zero_is_data=True), [[True, True]])
     assert counts_whole(np.array([[0.0, 3.0, np.nan]]))
     assert not counts_whole(np.array([[0.0, 3.5]]))
+    assert not counts_whole(np.zeros((3, 3), np.int16))
 
 
 def test_inverse_variance_from_each_kind_is_the_same_and_never_infinite() -> None:

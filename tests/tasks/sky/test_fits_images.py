@@ -69,6 +69,12 @@ def test_a_file_whose_last_block_is_not_filled_up_is_whole() -> None:
     assert len(read_images(body[: 2880 + 20 * 20 * 4], "x")) == 1
 
 
+def test_a_download_whose_last_block_is_not_filled_up_is_cut() -> None:
+    body = fits_bytes(noise((20, 20)))
+    assert check_fits(body, downloaded=True) == ""
+    assert "no whole blocks" in check_fits(body[: 2880 + 20 * 20 * 4 + 100], downloaded=True)
+
+
 def test_every_recorded_file_is_whole_and_the_interrupted_download_is_not(shared_data: Path) -> None:
     files = [path for path in (shared_data / "galaxies").rglob("*.fit*") if path.is_file()]
     assert len(files) > 60
