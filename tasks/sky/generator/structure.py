@@ -243,10 +243,10 @@ def _discs(canvas: _Canvas, kind: Tensor) -> tuple[Tensor, Tensor]:
 
     bands = (_DUST, _CONTRAST, _WIDENING)
     dust, contrast, widening = (torch.tensor(values, device=kind.device)[:, None, None] for values in bands)
-    truncation = _truncation(draws, plane)
+    edge = _Break.drawn(draws)
     # exp(-1.678 R) holds half of its light within R = 1
     rate = 1.678 / (1 + widening * (0.5 + late)[:, None, None, None])
-    smooth = truncation[:, None] - rate * plane.radius[:, None]
+    smooth = edge.log_change(plane.radius)[:, None] - rate * plane.radius[:, None]
     scale = (grid.step_arcsec**2 / area)[:, None, None, None] * rate.square() / (2 * math.pi)
     cells = (smooth + contrast * log_light[:, None] - dust * depth[:, None]).exp_() * scale * disc[:, :, None, None]
     plain = smooth.exp_().sum(dim=(-1, -2)) * scale[..., 0, 0] * disc
@@ -262,7 +262,7 @@ def _discs(canvas: _Canvas, kind: Tensor) -> tuple[Tensor, Tensor]:
     middle = (bulge + bar[:, None]) * old[:, :, None, None]
     cells += middle * (-0.7 * dust * veil[:, None]).exp_()
     before = plain + middle.sum(dim=(-1, -2))
-    total = disc + old * (canvas.red * (parts.bulge_share + parts.bar_share))[:, None]
+    total = disc * edge.share(rate[..., 0, 0]) + old * (canvas.red * (parts.bulge_share + parts.bar_share))[:, None]
     knots = _knots(canvas, kind, length=length, winding=winding, light=disc, strength=arm_strength)
     flux = cells.sum(dim=(-1, -2)) + (total - before).clamp(min=0)
     galaxy = torch.arange(len(kind), device=kind.device)[:, None].expand(-1, _KNOTS).flatten()
@@ -417,12 +417,32 @@ def _dust(
     return depth + edge_on[:, None, None] * lane
 
 
-def _truncation(draws: Draws, plane: _Plane) -> Tensor:
-    """Return the logarithm of what a disc loses, or gains, beyond a break."""
-    at = draws.uniform("break", low=1.6, high=3.2)
-    steeper = torch.where(draws.chance("broken", share=0.6), draws.uniform("steeper", low=-0.5, high=1.8), 0.0)
-    beyond = torch.nn.functional.softplus((plane.radius - at[:, None, None]) * 6) / 6
-    return -steeper[:, None, None] * beyond
+@dataclass(frozen=True)
+class _Break:
+    """Where a disc falls off faster, or more slowly, than further in; each shape (galaxy,)."""
+
+    radius: Tensor
+    steeper: Tensor
+
+    @classmethod
+    def drawn(cls, draws: Draws) -> _Break:
+        """Draw them: most discs break."""
+        steeper = draws.uniform("steeper", low=-0.5, high=1.8)
+        return cls(
+            draws.uniform("break", low=1.6, high=3.2), torch.where(draws.chance("broken", share=0.6), steeper, 0.0)
+        )
+
+    def log_change(self, radius: Tensor) -> Tensor:
+        """Return the logarithm of what the break does to brightness at radii (galaxy, ...)."""
+        spread = (-1, *[1] * (radius.ndim - 1))
+        beyond = torch.nn.functional.softplus((radius - self.radius.view(spread)) * 6) / 6
+        return -self.steeper.view(spread) * beyond
+
+    def share(self, rate: Tensor) -> Tensor:
+        """Return the light of a disc exp(-rate R) with the break over that without it, shape of `rate` (galaxy, band)."""
+        radius = torch.linspace(0, 24, 241, device=rate.device).expand(len(rate), -1)
+        light = (self.log_change(radius)[:, None] - rate[:, :, None] * radius[:, None]).exp() * radius[:, None]
+        return torch.trapezoid(light, dx=0.1) * rate.square()
 
 
 def _bar(draws: Draws, plane: _Plane, *, length: Tensor, angle: Tensor) -> Tensor:
