@@ -149,6 +149,10 @@ def assemble(
     """
     chosen, missing = _in_order(planes, bands, source)
     said = [*notes, *(note for plane in chosen for note in plane.notes)]
+    came = [plane.facts.name for plane in planes]
+    taken = [plane.facts.name for plane in chosen if plane.facts.name in came]
+    if taken != [name for name in came if name in taken]:
+        said.append(f"the planes come as {', '.join(came)}: taken by their names")
     if missing:
         said.append(_MISSING_NOTE.format(", ".join(missing)))
     wcs = frame.wcs

@@ -1,10 +1,4 @@
-"""FITS files in a local folder: the images of objects, with what lies beside them.
-
-A file's name is ``<object>[_<band>][_<kind>].fits``, as far as it says so: ``ngc3073_r.fits`` with
-``ngc3073_r_mask.fits``, ``a2744_f105w.fits`` with ``a2744_f105w_rms.fits``. Kinds are ivar (invvar, weight), rms (err),
-var, mask and psf. Files of one object in several bands make one cutout. A file may hold several planes of one object
-(BANDS, BAND, EXTNAME, IMAGETYP say which), or an object in each of its extensions, named after it.
-"""
+"""FITS files in a local folder: the images of objects, with what lies beside them."""
 
 from __future__ import annotations
 
@@ -12,62 +6,30 @@ import math
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+
+from astropy.wcs import WCS
 
 from storage.cutouts import Cutout
 from tasks.errors import ConfigurationError, SourceRejected, SourceUnavailable
 from tasks.sky.assembly import Frame, assemble
 from tasks.sky.fits_images import (
-    KINDS,
     Image,
     pixel_of,
     pixel_scale_arcsec,
-    plain_band,
     position_of,
     read_images,
     wcs_of,
 )
+from tasks.sky.folder_names import FileName, list_folder, parse_name
 from tasks.sky.planes import plane_of
 from tasks.sky.sources import SourceOptions
 from tasks.sky.targets import Target, TargetList, digest_of, read_targets
 
-_SUFFIX = re.compile(r"\.(fits|fit|fts)(\.(gz|bz2|fz))?$", re.IGNORECASE)
-_BANDS = re.compile(r"[ugrizyUBVRIJHKY]|Ks|w[1-4]|W[1-4]|fuv|nuv|FUV|NUV|[fF]\d{3,4}[wWmMnNlLpPxX]{1,2}")
-_CATALOGUE = re.compile(r"(catalog|catalogue|index|targets|objects)\.(parquet|csv|vot|xml|fits|ecsv)$", re.IGNORECASE)
 _EXTENSION = re.compile(r"^(?P<file>.+?)\[(?P<name>[^\]]+)\]$")
 _SANE_SCALE = (1e-3, 600.0)
-
-
-@dataclass(frozen=True)
-class FileName:
-    """What a file's name says."""
-
-    path: Path
-    base: str
-    band: str
-    kind: str
-
-
-def parse_name(path: Path) -> FileName:
-    """Return what a file's name says of object, band and kind.
-
-    Examples
-    --------
-    >>> name = parse_name(Path("ngc3073_r_mask.fits"))
-    >>> name.base, name.band, name.kind
-    ('ngc3073', 'r', 'mask')
-    """
-    words = _SUFFIX.sub("", path.name).split("_")
-    kind, band = "image", ""
-    if words[-1].lower() in KINDS:
-        kind = KINDS[words.pop().lower()]
-    if words and words[-1].lower() in ("img", "image") and len(words) > 1:
-        words.pop()
-    if words and _BANDS.fullmatch(words[-1]):
-        band = plain_band(words.pop())
-    return FileName(path, "_".join(words), band, kind)
 
 
 class FolderSource:
@@ -90,7 +52,7 @@ class FolderSource:
         self.bands = bands
         self._options = options or SourceOptions()
         self._lock = threading.Lock()
-        self._names = _file_names(self.folder)
+        self._listing = list_folder(self.folder)
 
     @property
     def name(self) -> str:
@@ -110,6 +72,7 @@ class FolderSource:
         images, others = self._read(files, extension)
         first = images[0]
         wcs = wcs_of(first.header)
+        _check_one_grid(images, wcs, where)
         scale = self._scale(wcs, where) if wcs is not None else self._given_scale(where)
         placed, centre, notes = self._place(target, first, wcs)
         planes = [
@@ -164,7 +127,9 @@ class FolderSource:
             raise SourceRejected(f"{where}: neither header nor file name says the band; ask for one band")
         return [replace(images[0], band=self.bands[0] if self.bands else "image")]
 
-    def _place(self, target: Target, image: Image, wcs: object) -> tuple[Target, tuple[float, float], tuple[str, ...]]:
+    def _place(
+        self, target: Target, image: Image, wcs: WCS | None
+    ) -> tuple[Target, tuple[float, float], tuple[str, ...]]:
         """Return the target with a position, and where it lies in the image; the image is of it, whatever the WCS says."""
         rows, columns = image.pixels.shape
         middle = ((columns - 1) / 2.0, (rows - 1) / 2.0)
@@ -178,7 +143,7 @@ class FolderSource:
             return target, (x, y), ()
         return target, middle, ("by the image's WCS the target lies off the image: its middle is taken",)
 
-    def _scale(self, wcs: object, where: str) -> float:
+    def _scale(self, wcs: WCS, where: str) -> float:
         scale = pixel_scale_arcsec(wcs)
         if not _SANE_SCALE[0] < scale < _SANE_SCALE[1]:
             raise SourceRejected(f"{where}: its header gives pixels of {scale:g} arcsec", reason="invalid-input")
@@ -196,16 +161,16 @@ class FolderSource:
         if target.file:
             match = _EXTENSION.match(target.file)
             path = self._inside(match["file"] if match else target.file)
-            return self._with_siblings(_main(path)), match["name"] if match else ""
+            return self._listing.with_siblings(_main(path)), match["name"] if match else ""
         for name in dict.fromkeys((target.object_id, *target.names)):
             if found := self._by_object.get(name):
-                return self._with_siblings(found), ""
+                return self._listing.with_siblings(found), ""
         with self._lock:
             extensions = self._by_extension
         for name in dict.fromkeys((target.object_id, *target.names)):
             if name in extensions:
                 path, extension = extensions[name]
-                return self._with_siblings(_main(path)), extension
+                return self._listing.with_siblings(_main(path)), extension
         raise SourceRejected(f"{self.folder} holds no image of {target.object_id}", reason="missing-asset")
 
     def _inside(self, file: str) -> Path:
@@ -218,30 +183,17 @@ class FolderSource:
 
     @cached_property
     def _by_object(self) -> dict[str, FileName]:
-        return {name: file for name, file, _ in _objects(self._names)}
+        return self._listing.objects()
 
     @cached_property
     def _by_extension(self) -> dict[str, tuple[Path, str]]:
         """Return files of many objects by the names of their extensions, with and without a leading letter."""
         found: dict[str, tuple[Path, str]] = {}
-        for _, file, _ in _objects(self._names):
+        for file in self._by_object.values():
             for name in _object_extensions(file.path):
                 found.setdefault(name, (file.path, name))
                 found.setdefault(_number(name), (file.path, name))
         return found
-
-    def _with_siblings(self, main: FileName) -> list[FileName]:
-        """Return an image's file, the same object's in other bands, and variances, masks and PSFs of these."""
-        bands = [main]
-        if main.band:
-            others = [
-                name
-                for name in self._names
-                if name.base == main.base and name.kind == "image" and name.band not in ("", main.band)
-            ]
-            bands += list({name.band: name for name in reversed(others)}.values())
-        beside = [name for name in self._names if name.kind != "image" and name.path not in {b.path for b in bands}]
-        return [*bands, *(name for name in beside if any(_goes_with(name, band) for band in bands))]
 
 
 def targets_of_folder(folder: Path) -> TargetList:
@@ -256,12 +208,11 @@ def targets_of_folder(folder: Path) -> TargetList:
     ConfigurationError
     """
     folder = folder.expanduser().resolve()
-    names = _file_names(folder)
-    catalogues = sorted(path for path in folder.iterdir() if _CATALOGUE.match(path.name))
-    if catalogues:
-        found = read_targets(catalogues[0], merge_radius_arcsec=0.0)
-        return replace(found, notes=(f"objects of {catalogues[0].name}", *found.notes))
-    targets = [target for name, file, _ in _objects(names) for target in _targets_of(name, file)]
+    listing = list_folder(folder)
+    if listing.catalogue is not None:
+        found = read_targets(listing.catalogue, merge_radius_arcsec=0.0)
+        return replace(found, notes=(f"objects of {listing.catalogue.name}", *found.notes))
+    targets = [target for name, file in listing.objects().items() for target in _targets_of(name, file)]
     if len({target.object_id for target in targets}) < len(targets):
         raise ConfigurationError(f"{folder}: two images have one name; give a list of targets with a column file")
     return TargetList(
@@ -275,45 +226,16 @@ def targets_of_folder(folder: Path) -> TargetList:
     )
 
 
-def _file_names(folder: Path) -> list[FileName]:
-    if not folder.is_dir():
-        raise ConfigurationError(f"{folder} is no folder")
-    found = [parse_name(path) for path in sorted(folder.iterdir()) if _SUFFIX.search(path.name)]
-    names = [name for name in found if not _CATALOGUE.match(name.path.name)]
-    if not names:
-        raise ConfigurationError(f"{folder} holds no FITS files")
-    return names
-
-
-def _objects(names: Sequence[FileName]) -> list[tuple[str, FileName, str]]:
-    """Return (id, image file, band) of each object; of one in several bands, the first band's file.
-
-    What goes with no image is one itself: ``x_img_ivar.fits`` alone holds both.
-    """
-    images = [name for name in names if name.kind == "image"]
-    alone = [
-        name
-        for name in names
-        if name.kind not in ("image", "psf") and not any(_goes_with(name, image) for image in images)
-    ]
-    objects: dict[str, FileName] = {}
-    for name in sorted([*images, *(replace(name, kind="image") for name in alone)], key=lambda name: name.path):
-        stem = _SUFFIX.sub("", name.path.name)
-        first = objects.get(name.base)
-        if first is None and name.base:
-            objects[name.base] = name
-        elif first is None or not (name.band and first.band and name.band != first.band):
-            objects[stem if stem not in objects else name.path.name] = name
-    return [(name, file, file.band) for name, file in objects.items()]
-
-
-def _goes_with(other: FileName, image: FileName) -> bool:
-    """Return whether a variance, mask or PSF belongs to an image: of its name and band, a PSF also of part of its name."""
-    if other.band and image.band and other.band != image.band:
-        return False
-    if other.kind == "psf":
-        return set(filter(None, other.base.split("_"))) <= set(image.base.split("_"))
-    return other.base == image.base
+def _check_one_grid(images: Sequence[Image], wcs: WCS | None, where: str) -> None:
+    """Refuse images of several bands whose pixels are not of the same sky: nothing is resampled."""
+    middle = ((images[0].pixels.shape[1] - 1) / 2.0, (images[0].pixels.shape[0] - 1) / 2.0)
+    for image in images[1:]:
+        other = wcs_of(image.header)
+        if wcs is None or other is None or image.header is images[0].header:
+            continue
+        x, y = pixel_of(other, *position_of(wcs, *middle))
+        if not math.hypot(x - middle[0], y - middle[1]) < 0.5:
+            raise SourceRejected(f"{where}: {image.band} lies on other pixels than {images[0].band}")
 
 
 def _main(path: Path) -> FileName:

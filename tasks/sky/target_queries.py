@@ -44,12 +44,7 @@ def query_table(service: str, request: str, *, limits: HttpLimits | None = None)
     if not request.strip():
         raise ConfigurationError(f"{service}: names no query")
     ask = {"sdss": _sdss, "vizier": _vizier, "ned": _ned}[service]
-    try:
-        return columns_of(_filled(ask(request.strip(), limits or QUERY_LIMITS), service, request))
-    except ImportError as error:
-        raise ConfigurationError(
-            "queries need astroquery, which is not installed: pip install 'canopus[sky]'"
-        ) from error
+    return columns_of(_filled(ask(request.strip(), limits or QUERY_LIMITS), service, request))
 
 
 def asked(

@@ -64,6 +64,7 @@ def test_bands_come_in_the_order_asked_for_and_a_missing_one_is_not_valid() -> N
     assert not cutout.valid[1].any()
     assert cutout.bands[1].ivar_source == "estimated"
     assert "no image in r" in cutout.notes
+    assert "the planes come as z, g: taken by their names" in cutout.notes
 
 
 def test_none_of_the_bands_is_refused_and_says_what_there_is() -> None:

@@ -13,7 +13,7 @@ from sky_files import fits_bytes, image_unit, noise, tan_header
 
 from storage.cutouts import Cutout
 from tasks.errors import ConfigurationError, SourceRejected
-from tasks.sky.folder import FolderSource, parse_name, targets_of_folder
+from tasks.sky.folder import FolderSource, targets_of_folder
 from tasks.sky.sources import SourceOptions
 from tasks.sky.targets import Target
 
@@ -42,25 +42,6 @@ def cutout(found: object) -> Cutout:
     return found
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("ngc3073_r.fits", ("ngc3073", "r", "image")),
-        ("ngc3073_r_mask.fits.gz", ("ngc3073", "r", "mask")),
-        ("a2744_spiral_f105w_rms.fit", ("a2744_spiral", "F105W", "rms")),
-        ("f105w_psf.fits", ("", "F105W", "psf")),
-        ("psfs.fits", ("", "", "psf")),
-        ("decals_dr3_b.fits", ("decals_dr3_b", "", "image")),
-        ("M51_B.fits", ("M51", "B", "image")),
-        ("ic3478_r_256.fits", ("ic3478_r_256", "", "image")),
-        ("r.fits", ("", "r", "image")),
-    ],
-)
-def test_a_file_name_says_object_band_and_kind(name: str, expected: tuple[str, str, str]) -> None:
-    found = parse_name(Path(name))
-    assert (found.base, found.band, found.kind) == expected
-
-
 def test_files_of_one_object_in_several_bands_are_one_cutout_with_what_lies_beside_them(tmp_path: Path) -> None:
     for number, band in enumerate("rg"):
         save(tmp_path / f"a_{band}.fits", noise(SHAPE, seed=number), BUNIT="nanomaggy")
@@ -79,6 +60,13 @@ def test_files_of_one_object_in_several_bands_are_one_cutout_with_what_lies_besi
     assert not first.valid[:, 0, 7].any()
     assert cutout(found["b"]).band_names == ("r",)
     assert cutout(found["b"]).valid.all()
+
+
+def test_bands_that_lie_on_other_pixels_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a_g.fits", noise(SHAPE))
+    save(tmp_path / "a_r.fits", noise(SHAPE), CRPIX1=23.0)
+    (refused,) = every(tmp_path).values()
+    assert "r lies on other pixels than g" in str(refused)
 
 
 def test_a_target_of_a_list_is_found_by_its_id_or_another_of_its_names(tmp_path: Path) -> None:
