@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -349,11 +350,13 @@ def held_in_store(store: Location, request: ExtractionRequest, run: Run | None) 
         reader = SkyReader(store)
     except NotFound:
         return {}
-    digest, own = f"{request.source_digest}-", f"{request.source_digest}-{run.id if run else ''}-"
-    prefix = own if request.refresh or request.source.startswith("folder:") else digest
+    digest = f"{request.source_digest}-"
+    this_run_only = request.refresh or request.source.startswith("folder:")
+    prefix = f"{digest}{run.id if run else ''}-" if this_run_only else digest
     table = reader.catalogue
-    rows = zip(reader.ids, table["ra"], table["dec"], table["batch"], strict=True)
-    return {object_id: (ra, dec) for object_id, ra, dec, batch in rows if str(batch).startswith(prefix)}
+    own = table["batch"].astype(str).str.startswith(prefix).to_numpy()
+    ids = compress(reader.ids, own)
+    return dict(zip(ids, zip(table["ra"][own], table["dec"][own], strict=True), strict=True))
 
 
 def is_held(target: Target, held: Mapping[str, tuple[float, float]]) -> bool:
