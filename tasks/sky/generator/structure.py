@@ -115,7 +115,9 @@ def _ellipse(prior: GalaxyPrior, draws: Draws, pixel_scale_arcsec: float) -> Ell
 def _shape(ellipse: Ellipse, kind: Tensor, draws: Draws) -> Ellipse:
     """Give ellipticals a middling axis ratio and discs that of a thick disc seen under a random angle."""
     round_ = 1 - 0.55 * draws.uniform("roundness") ** 1.3
-    cosine, thickness = draws.uniform("inclination"), draws.uniform("thickness", low=0.12, high=0.24)
+    cosine = draws.uniform("inclination")
+    # irregulars are thick
+    thickness = draws.uniform("thickness", low=0.12, high=0.24) * torch.where(kind == IRREGULAR, 2.5, 1.0)
     disc = (cosine.square() + (1 - cosine.square()) * thickness.square()).sqrt().clamp(max=0.99)
     return Ellipse(ellipse.x, ellipse.y, torch.where(kind == ELLIPTICAL, round_, disc), ellipse.angle)
 
