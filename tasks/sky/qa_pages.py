@@ -24,7 +24,7 @@ nav{display:flex;gap:1.2em;flex-wrap:wrap;margin:.4em 0}h1{font-size:1.25em;marg
 .filter button{font:inherit;border:1px solid #b9beb2;background:#fff;border-radius:4px;padding:.15em .6em;margin:.1em}
 .filter button.on{background:#0b5d3b;color:#fff;border-color:#0b5d3b}
 article{border-bottom:1px solid #dfe2da;padding:.7em 0}article h2{font-size:1em;margin:0}article p{margin:.15em 0}
-img{max-width:100%;height:auto;background:#fff}.gallery{margin:.6em 0}table{border-collapse:collapse;margin:.5em 0}
+img{max-width:100%;height:auto;background:#fff}.gallery{display:block;margin:.6em 0}table{border-collapse:collapse;margin:.5em 0}
 td,th{padding:.15em .8em .15em 0;text-align:right;vertical-align:top}td:first-child,th:first-child{text-align:left}
 td.words{text-align:left}.flag{background:#eceee8;border-radius:3px;padding:0 .35em;margin-right:.3em}
 .failed .state,.rejected .state{color:#b3261e}.outside .state{color:#8a5a12}small{color:#6b7266}
