@@ -85,8 +85,8 @@ def width_of_psf(psf: NDArray) -> float:
     Examples
     --------
     >>> y, x = np.mgrid[-15:16, -15:16]
-    >>> round(width_of_psf(np.exp(-(x**2 + y**2) / (2 * 2.0**2))), 2)
-    4.71
+    >>> round(width_of_psf(np.exp(-(x**2 + y**2) / (2 * 2.0**2))), 1)
+    4.7
     """
     from scipy.ndimage import zoom
 

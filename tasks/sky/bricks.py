@@ -20,7 +20,7 @@ from tasks.sky.fits_images import Image, Kind, open_units, pixel_of, pixel_scale
 from tasks.sky.legacy import DEFAULT_BANDS, DEFAULT_SIZE
 from tasks.sky.planes import plane_of
 from tasks.sky.sources import SourceOptions
-from tasks.sky.targets import Target
+from tasks.sky.targets import Target, require_position
 
 _TABLES = ("survey-bricks.fits.gz", "survey-bricks.fits")
 
@@ -100,6 +100,7 @@ class BrickSource:
             With reason ``no-data`` where no brick has an image of the place in any band that was asked for.
         SourceUnavailable
         """
+        require_position(target)
         brick = self.bricks(deadline).holding(target.ra, target.dec)
         if brick is None:
             raise SourceRejected(f"{self.where} has no brick there", reason="no-data")

@@ -152,7 +152,8 @@ class FolderSource:
     def _given_scale(self, where: str) -> float:
         if self._options.pixel_scale_arcsec is None:
             raise SourceRejected(
-                f"{where} has no WCS that gives its pixel scale: name it (pixel_scale_arcsec)", reason="invalid-input"
+                f"{where} has no WCS that gives its pixel scale: name it (pixel_scale_arcsec, --pixel-scale)",
+                reason="invalid-input",
             )
         return self._options.pixel_scale_arcsec
 

@@ -19,7 +19,7 @@ from tasks.sky.assembly import Frame, Plane, assemble, psf_facts
 from tasks.sky.fits_images import Image, open_units, pixel_of, pixel_scale_arcsec, read_images, wcs_of
 from tasks.sky.planes import plane_of
 from tasks.sky.sources import SourceOptions
-from tasks.sky.targets import Target
+from tasks.sky.targets import Target, require_position
 
 DEFAULT_LAYER = "ls-dr10"
 DEFAULT_BANDS = ("g", "r", "z")
@@ -64,6 +64,7 @@ class LegacySource:
             With reason ``no-data`` outside the footprint.
         SourceUnavailable
         """
+        require_position(target)
         size = target.size_pixels or self._options.size_pixels or DEFAULT_SIZE
         if size > LARGEST_SIZE:
             raise SourceRejected(f"a cutout of {size} pixels: the viewer gives {LARGEST_SIZE} at most")

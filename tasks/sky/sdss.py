@@ -14,7 +14,7 @@ from tasks.sky.legacy import DEFAULT_SIZE
 from tasks.sky.planes import plane_of
 from tasks.sky.sources import SourceOptions
 from tasks.sky.target_queries import asked, sdss_cone
-from tasks.sky.targets import Target
+from tasks.sky.targets import Target, require_position
 
 DEFAULT_RELEASE = 17
 DEFAULT_BANDS = ("g", "r", "i")
@@ -55,6 +55,7 @@ class SdssSource:
             With reason ``no-data`` where the survey has no object within an arcminute, or no frame of the place.
         SourceUnavailable
         """
+        require_position(target)
         urls = self.frames_of(target, deadline=deadline)
         size = target.size_pixels or self._options.size_pixels or DEFAULT_SIZE
         found = [self._plane(url, target, size, deadline) for url in urls.values()]

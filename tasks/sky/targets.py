@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.errors import ConfigurationError
+from tasks.errors import ConfigurationError, SourceRejected
 from tasks.sky.target_columns import Column, ColumnNames, Row, recognise, rows_of
 
 QUERY_SERVICES = ("sdss", "vizier", "ned")
@@ -175,6 +175,17 @@ def group_positions(ra: Sequence[float], dec: Sequence[float], *, radius_arcsec:
     for number, label in enumerate(labels):
         groups.setdefault(int(label), []).append(number)
     return list(groups.values())
+
+
+def require_position(target: Target) -> None:
+    """Refuse a target that a survey cannot be asked for.
+
+    Raises
+    ------
+    SourceRejected
+    """
+    if not (math.isfinite(target.ra) and math.isfinite(target.dec)):
+        raise SourceRejected(f"{target.object_id} has no position", reason="invalid-input")
 
 
 def digest_of(targets: Sequence[Target]) -> str:

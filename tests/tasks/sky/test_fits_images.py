@@ -138,6 +138,32 @@ def test_a_mirrored_image_is_known_and_positions_go_both_ways() -> None:
         assert (x, y) == pytest.approx((12.0, 34.0), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "matrix", [(-1, 0, 0, 1), (1, 0, 0, 1), (0, 1, 1, 0), (0, 1, -1, 0), (-0.6, 0.8, 0.8, 0.6), (-0.6, 0.8, -0.8, -0.6)]
+)
+@pytest.mark.parametrize("axes", [("RA---TAN", "DEC--TAN"), ("DEC--TAN", "RA---TAN")])
+def test_parity_is_that_of_steps_on_the_sky(matrix: tuple[float, ...], axes: tuple[str, str]) -> None:
+    keys = {"CTYPE1": axes[0], "CTYPE2": axes[1], "CRVAL1": 20.0, "CRVAL2": 20.0, "CRPIX1": 1.0, "CRPIX2": 1.0}
+    keys |= {name: value * 1e-4 for name, value in zip(("CD1_1", "CD1_2", "CD2_1", "CD2_2"), matrix, strict=True)}
+    wcs = wcs_of(header(**keys))
+    assert wcs is not None
+    (ra, dec), (ra_x, dec_x), (ra_y, dec_y) = (position_of(wcs, x, y) for x, y in ((0, 0), (1, 0), (0, 1)))
+    turn = (ra_x - ra) * (dec_y - dec) - (ra_y - ra) * (dec_x - dec)
+    assert is_mirrored(wcs) == (turn > 0)
+
+
+def test_the_distorted_projection_of_a_camera_goes_both_ways(shared_data: Path) -> None:
+    (file,) = (shared_data / "galaxies/decam_bass_mzls_exposures/testcase6").rglob(
+        "c4d_171113_061941_ooi_r_ls9.S4.fits"
+    )
+    image = read_images(file.read_bytes(), "x")[0]
+    wcs = wcs_of(image.header)
+    assert wcs is not None
+    assert image.header["CTYPE1"].strip() == "RA---TPV"
+    assert pixel_scale_arcsec(wcs) == pytest.approx(0.2624, abs=1e-4)
+    assert pixel_of(wcs, *position_of(wcs, 20.0, 30.0)) == pytest.approx((20.0, 30.0), abs=1e-6)
+
+
 def test_a_cube_and_old_keys_have_a_wcs_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
     keys = tan_header(ra=1.0, dec=2.0, shape=(8, 8)) | {"RADECSYS": "FK5", "EQUINOX": 2000.0, "CTYPE3": "FREQ"}
     assert wcs_of(header(NAXIS=3, **keys)) is not None

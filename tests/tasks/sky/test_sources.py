@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 from sky_files import fits_bytes, noise
 
-from tasks.errors import ConfigurationError
+from tasks.errors import ConfigurationError, SourceRejected
 from tasks.sky.sources import SourceOptions, open_source
+from tasks.sky.targets import Target
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,12 @@ def test_a_folder_is_a_source_with_the_bands_of_its_images(tmp_path: Path) -> No
     (tmp_path / "a_r.fits").write_bytes(fits_bytes(noise((9, 9))))
     source = open_source(f"folder:{tmp_path}")
     assert (source.name, source.bands) == (tmp_path.name, ())
+
+
+@pytest.mark.parametrize("text", ["legacy", "bricks:https://host/dr9/south", "sdss"])
+def test_a_target_without_a_position_is_refused_without_asking(text: str) -> None:
+    with pytest.raises(SourceRejected, match="x has no position"):
+        open_source(text).fetch(Target("x", math.nan, 1.0))
 
 
 @pytest.mark.parametrize("text", ["", "folder", "folder:", "bricks", "sdss:x", "hst", "https://host"])
