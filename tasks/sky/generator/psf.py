@@ -147,8 +147,10 @@ class Optics:
 
     def images(self, target: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """Return two scenes as seen, each shape (galaxy, band, y, x): both are carried through one transform."""
-        gathered = self._gathering(centred=False)
-        seen = self._folded(torch.fft.fft2(torch.complex(target, others)) * self.spectrum * gathered)
+        spectrum = torch.fft.fft2(torch.complex(target, others)).mul_(self.spectrum)
+        if self.factor > 1:
+            spectrum.mul_(self._gathering(centred=False))
+        seen = self._folded(spectrum)
         margin = (seen.shape[-1] - self.pixels) // 2
         seen = seen[..., margin : margin + self.pixels, margin : margin + self.pixels]
         return seen.real.contiguous(), seen.imag.contiguous()

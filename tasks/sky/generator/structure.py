@@ -248,9 +248,10 @@ def _discs(canvas: _Canvas, kind: Tensor) -> tuple[Tensor, Tensor]:
     edge = _Break.drawn(draws)
     # exp(-1.678 R) holds half of its light within R = 1
     rate = 1.678 / (1 + widening * (0.5 + late)[:, None, None, None])
-    smooth = edge.log_change(plane.radius)[:, None] - rate * plane.radius[:, None]
+    smooth = torch.addcmul(edge.log_change(plane.radius)[:, None], -rate, plane.radius[:, None])
     scale = (grid.step_arcsec**2 / area)[:, None, None, None] * rate.square() / (2 * math.pi)
-    cells = (smooth + contrast * log_light[:, None] - dust * depth[:, None]).exp_() * scale * disc[:, :, None, None]
+    cells = torch.addcmul(smooth, contrast, log_light[:, None]).addcmul_(-dust, depth[:, None])
+    cells = cells.exp_().mul_(scale * disc[:, :, None, None])
     plain = smooth.exp_().sum(dim=(-1, -2)) * scale[..., 0, 0] * disc
 
     bar = _bar(draws, plane, length=parts.bar_length, angle=winding.bar_angle)
@@ -261,8 +262,8 @@ def _discs(canvas: _Canvas, kind: Tensor) -> tuple[Tensor, Tensor]:
     bulge = bulge * (canvas.red * parts.bulge_share)[:, None, None, None]
     # the near half of the disc lies in front of bulge and bar
     veil = depth * torch.sigmoid(plane.minor / 0.1)
-    middle = (bulge + bar[:, None]) * old[:, :, None, None]
-    cells += middle * (-0.7 * dust * veil[:, None]).exp_()
+    middle = bulge.add_(bar[:, None]) * old[:, :, None, None]
+    cells.addcmul_(middle, ((-0.7 * dust) * veil[:, None]).exp_())
     before = plain + middle.sum(dim=(-1, -2))
     total = disc * edge.share(rate[..., 0, 0]) + old * (canvas.red * (parts.bulge_share + parts.bar_share))[:, None]
     knots = _knots(canvas, kind, length=length, winding=winding, light=disc, strength=arm_strength)
