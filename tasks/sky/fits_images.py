@@ -230,10 +230,12 @@ def pixel_of(wcs: WCS, ra: float, dec: float) -> tuple[float, float]:
     """Return (x, y) of a position, from 0 at the centre of the lowest left pixel; NaN where the WCS has none."""
     from astropy.coordinates import SkyCoord
     from astropy.wcs import NoConvergence
-    from astropy.wcs.utils import skycoord_to_pixel
+    from astropy.wcs.utils import wcs_to_celestial_frame
 
+    place = SkyCoord(ra, dec, unit="deg").transform_to(wcs_to_celestial_frame(wcs)).spherical
+    axes = {wcs.wcs.lng: place.lon.deg, wcs.wcs.lat: place.lat.deg}
     try:
-        x, y = skycoord_to_pixel(SkyCoord(ra, dec, unit="deg"), wcs)
+        x, y = wcs.world_to_pixel_values(axes[0], axes[1])
     except (NoConvergence, ValueError):
         return math.nan, math.nan
     return float(x), float(y)
@@ -241,9 +243,12 @@ def pixel_of(wcs: WCS, ra: float, dec: float) -> tuple[float, float]:
 
 def position_of(wcs: WCS, x: float, y: float) -> tuple[float, float]:
     """Return the ICRS position of a pixel, degrees."""
-    from astropy.wcs.utils import pixel_to_skycoord
+    from astropy.coordinates import SkyCoord
+    from astropy.wcs.utils import wcs_to_celestial_frame
 
-    found = pixel_to_skycoord(x, y, wcs).icrs
+    world = wcs.pixel_to_world_values(x, y)
+    longitude, latitude = float(world[wcs.wcs.lng]), float(world[wcs.wcs.lat])
+    found = SkyCoord(longitude, latitude, unit="deg", frame=wcs_to_celestial_frame(wcs)).icrs
     return float(found.ra.deg) % 360.0, float(found.dec.deg)
 
 
