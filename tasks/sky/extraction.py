@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -235,10 +236,13 @@ class _Batch:
     def _draw(self, cutout: Cutout, measured: Measured) -> bytes | None:
         if measured.row.state != "measured":
             return None
+        return self._drawn(partial(draw_object, cutout, measured.profiles), f"object {measured.row.object_id}")
+
+    def _drawn(self, draw: Callable[[], bytes], name: str) -> bytes | None:
         try:
-            return self.pool.call(draw_object, cutout, measured.profiles, limit_s=DRAW_S)
+            return self.pool.call(draw, limit_s=DRAW_S)
         except (SourceError, WorkerFailed) as error:
-            _log.warning("object %s: no picture (%s)", measured.row.object_id, error)
+            _log.warning("%s: no picture (%s)", name, error)
             return None
 
     def _write(self, measured: list[Measured], reader: SkyReader | None) -> None:
@@ -247,7 +251,9 @@ class _Batch:
         shown = [one.row.object_id for one in measured if one.row.state == "measured"]
         if reader is not None and shown:
             cutouts = [reader.read(object_id) for object_id in shown[:GALLERY]]
-            folder.write_bytes(f"pages/{job.name}.gallery.png", gallery_picture(cutouts, titles=shown[:GALLERY]))
+            picture = self._drawn(partial(gallery_picture, cutouts, titles=shown[:GALLERY]), f"batch {job.name}")
+            if picture is not None:
+                folder.write_bytes(f"pages/{job.name}.gallery.png", picture)
         if job.request.pages:
             for number, one in enumerate(measured):
                 if one.picture is not None:
@@ -259,6 +265,7 @@ class _Batch:
 
 def warm_up() -> None:
     """Import what measuring needs: once in each process, before the clock runs."""
+    import tasks.sky.gallery
     import tasks.sky.isophotes
     import tasks.sky.prepare
     import tasks.sky.qa_plots  # noqa: F401
