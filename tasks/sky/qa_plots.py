@@ -25,6 +25,8 @@ _SIDE = 150
 """Pixels of an image panel, about: larger images are averaged in blocks."""
 _INCHES, _DOTS = (12.6, 2.5), 80
 _DRAWN_ELLIPSES = 7
+_APART = 1.035
+"""From the left edge of one image to that of the next, in widths."""
 _TICKS = tuple(figure * 10.0**power for power in range(-3, 5) for figure in (1, 3))
 _REFERENCE = ("r", "i", "z", "g")
 
@@ -45,12 +47,7 @@ def draw_object(cutout: Cutout, profiles: Sequence[Profile]) -> bytes:
     figure = Figure(figsize=_INCHES, dpi=_DOTS, facecolor=PAPER)
     FigureCanvasAgg(figure)
     shown = reference_band(profiles)
-    view = _View(cutout, shown)
-    image, overlay, residual = (figure.add_axes((0.004 + 0.178 * place, 0.02, 0.172, 0.86)) for place in range(3))
-    _draw_image(image, view, view.image, title=f"{shown.band}, {view.width_arcsec:.3g} arcsec wide")
-    _draw_image(overlay, view, view.image, title="ellipses, masks")
-    _draw_ellipses(overlay, view, shown)
-    _draw_residual(residual, view, shown)
+    _draw_images(figure.add_axes((0.004, 0.0, 0.528, 1.0)), _View(cutout, shown), shown)
     _draw_profiles(figure.add_axes((0.568, 0.13, 0.245, 0.75)), profiles, shown)
     _draw_geometry(figure.add_axes((0.842, 0.54, 0.153, 0.34)), figure.add_axes((0.842, 0.13, 0.153, 0.34)), shown)
     buffer = io.BytesIO()
@@ -161,11 +158,32 @@ def _averaged(image: NDArray, block: int) -> NDArray[np.float64]:
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
-def _draw_image(panel: Axes, view: _View, image: NDArray[np.float64], *, title: str) -> None:
+def _draw_images(panel: Axes, view: _View, profile: Profile) -> None:
+    """Draw image, image with ellipses, and residual side by side in one panel: a panel each costs as much as a profile."""
     noise = max(view.noise, 1e-12)
-    stretched = np.arcsinh(image / (2 * noise))
-    top = np.nanpercentile(stretched, 99.7) if np.isfinite(stretched).any() else 1.0
-    _show(panel, view, stretched, limits=(-0.8, max(float(top), 1.0)), title=title)
+    dx, dy = view.offsets()
+    left = (view.image - model_image(profile, ellipse_radius(profile, dx, dy, view.jacobian))) / noise
+    left[view.masked] = np.nan
+    stretched = np.arcsinh(view.image / (2 * noise))
+    known = stretched[np.isfinite(stretched)]
+    limits = (-0.8, max(float(np.percentile(known, 99.7)), 1.0) if known.size else 1.0)
+    left_edge, right_edge, low_edge, high_edge = view.extent
+    side = max(right_edge - left_edge, high_edge - low_edge)
+    apart = _APART * side
+    words = (f"{profile.band}, {view.width_arcsec:.3g} arcsec wide", "ellipses, masks", "image - ellipses, 5 sigma")
+    for place, (values, table, span, title) in enumerate(
+        (
+            (stretched, "Greys", limits, words[0]),
+            (stretched, "Greys", limits, words[1]),
+            (left, "RdBu_r", (-5, 5), words[2]),
+        )
+    ):
+        _show(panel, view, values, shift=place * apart, limits=span, table=table)
+        panel.text(left_edge + place * apart, low_edge + 1.03 * side, title, fontsize=7.5, color=INK)
+    _draw_ellipses(panel, view, profile, shift=apart)
+    panel.set(xlim=(left_edge, left_edge + 2 * apart + side), ylim=(low_edge - 0.03 * side, low_edge + 1.13 * side))
+    panel.set_aspect("equal", adjustable="box", anchor="W")
+    panel.set_axis_off()
 
 
 def _show(
@@ -173,26 +191,35 @@ def _show(
     view: _View,
     values: NDArray[np.float64],
     *,
+    shift: float,
     limits: tuple[float, float],
-    title: str,
-    table: str = "Greys",
+    table: str,
 ) -> None:
     from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
 
+    left, right, low, high = view.extent
     colours = colormaps[table].with_extremes(bad="#f3e3c3")
-    shown: dict[str, Any] = {"origin": "lower", "interpolation": "nearest", "extent": view.extent}
-    panel.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=limits[0], vmax=limits[1], **shown)
-    panel.set_xticks([])
-    panel.set_yticks([])
-    panel.set_title(title, fontsize=7.5, color=INK, loc="left", pad=3)
-    for spine in panel.spines.values():
-        spine.set_linewidth(0.5)
+    shown: dict[str, Any] = {"origin": "lower", "interpolation": "nearest", "aspect": "equal"}
+    panel.imshow(
+        np.ma.masked_invalid(values),
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+        extent=(left + shift, right + shift, low, high),
+        **shown,
+    )
+    panel.add_patch(Rectangle((left + shift, low), right - left, high - low, fill=False, edgecolor=INK, linewidth=0.5))
 
 
-def _draw_ellipses(panel: Axes, view: _View, profile: Profile) -> None:
+def _draw_ellipses(panel: Axes, view: _View, profile: Profile, *, shift: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    left, right, low, high = view.extent
     if view.masked.any() and not view.masked.all():
         dx, dy = view.offsets()
-        panel.contour(dx + view.x, dy + view.y, view.masked, levels=[0.5], colors=MASK, linewidths=0.7)
+        panel.contour(dx + view.x + shift, dy + view.y, view.masked, levels=[0.5], colors=MASK, linewidths=0.7)
+    frame = Rectangle((left + shift, low), right - left, high - low, transform=panel.transData)
     inverse = np.linalg.inv(view.jacobian)
     flat, angle = _shapes(profile)
     turn = np.linspace(0, 2 * np.pi, 73)
@@ -202,20 +229,10 @@ def _draw_ellipses(panel: Axes, view: _View, profile: Profile) -> None:
         along, across = radius * np.cos(turn), radius * (1 - flat[index]) * np.sin(turn)
         sine, cosine = np.sin(angle[index]), np.cos(angle[index])
         places = inverse @ np.stack([along * sine + across * cosine, along * cosine - across * sine])
-        faint = bool(profile.flags[index] & RadiusFlag.LOW_SIGNAL)
-        panel.plot(
-            places[0] + view.x, places[1] + view.y, color=ELLIPSE, linewidth=0.8, linestyle=":" if faint else "-"
-        )
-    panel.plot(view.x, view.y, marker="+", color=ELLIPSE, markersize=5, markeredgewidth=0.8)
-    left, right, low, high = view.extent
-    panel.set(xlim=(left, right), ylim=(low, high))
-
-
-def _draw_residual(panel: Axes, view: _View, profile: Profile) -> None:
-    dx, dy = view.offsets()
-    left = view.image - model_image(profile, ellipse_radius(profile, dx, dy, view.jacobian))
-    left[view.masked] = np.nan
-    _show(panel, view, left / max(view.noise, 1e-12), limits=(-5, 5), title="image - ellipses, 5 sigma", table="RdBu_r")
+        style = ":" if profile.flags[index] & RadiusFlag.LOW_SIGNAL else "-"
+        line = panel.plot(places[0] + view.x + shift, places[1] + view.y, color=ELLIPSE, linewidth=0.8, linestyle=style)
+        line[0].set_clip_path(frame)
+    panel.plot(view.x + shift, view.y, marker="+", color=ELLIPSE, markersize=5, markeredgewidth=0.8)
 
 
 def _draw_profiles(panel: Axes, profiles: Sequence[Profile], shown: Profile) -> None:
