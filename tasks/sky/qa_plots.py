@@ -49,7 +49,9 @@ def draw_object(cutout: Cutout, profiles: Sequence[Profile]) -> bytes:
     shown = reference_band(profiles)
     _draw_images(figure.add_axes((0.004, 0.0, 0.528, 1.0)), _View(cutout, shown), shown)
     _draw_profiles(figure.add_axes((0.568, 0.13, 0.245, 0.75)), profiles, shown)
-    _draw_geometry(figure.add_axes((0.842, 0.54, 0.153, 0.34)), figure.add_axes((0.842, 0.13, 0.153, 0.34)), shown)
+    _draw_geometry(
+        figure.add_axes((0.842, 0.54, 0.153, 0.34)), figure.add_axes((0.842, 0.13, 0.153, 0.34)), geometry_of(profiles)
+    )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor=PAPER, metadata={"Software": None})
     return buffer.getvalue()
@@ -59,6 +61,12 @@ def reference_band(profiles: Sequence[Profile]) -> Profile:
     """Return the profile whose image is shown: r where it was measured, else the next that was."""
     measured = {profile.band: profile for profile in profiles if profile.state == "measured"}
     return next((measured[band] for band in _REFERENCE if band in measured), next(iter(measured.values())))
+
+
+def geometry_of(profiles: Sequence[Profile]) -> Profile:
+    """Return the profile in whose band most ellipses were fitted: the others take them over."""
+    measured = [profile for profile in profiles if profile.state == "measured"]
+    return max(measured, key=lambda profile: int(((profile.flags & RadiusFlag.FIXED_GEOMETRY) == 0).sum()))
 
 
 def ellipse_radius(

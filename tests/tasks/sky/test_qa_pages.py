@@ -20,9 +20,9 @@ from tasks.sky.extraction_plan import BatchJob, ExtractionRequest, ObjectRow
 from tasks.sky.isophotes import IsophoteMethod
 from tasks.sky.photometry import magnitude
 from tasks.sky.prepare import prepare_cutout
-from tasks.sky.profile import ObjectFlag, Profile, unmeasured
+from tasks.sky.profile import ObjectFlag, Profile, RadiusFlag, unmeasured
 from tasks.sky.qa_pages import flag_names, write_batch_page, write_index_page
-from tasks.sky.qa_plots import draw_object, ellipse_radius, model_image, reference_band, sky_jacobian
+from tasks.sky.qa_plots import draw_object, ellipse_radius, geometry_of, model_image, reference_band, sky_jacobian
 from tasks.sky.targets import Target
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -82,6 +82,12 @@ def test_r_is_shown_where_it_was_measured_and_else_the_first_that_was() -> None:
     assert reference_band([g, r]).band == "r"
     assert reference_band([g, lost]).band == "g"
     assert reference_band([lost, other]).band == "F814W"
+
+
+def test_the_geometry_is_that_of_the_band_in_which_it_was_fitted() -> None:
+    fixed = np.full(30, int(RadiusFlag.FIXED_GEOMETRY), dtype=np.int32)
+    g, r = replace(elliptical(1, 0, band="g"), flags=fixed), elliptical(1, 0, band="r")
+    assert geometry_of([g, r, replace(r, band="z", state="failed")]) is r
 
 
 @pytest.mark.parametrize("side", [40, 400])
