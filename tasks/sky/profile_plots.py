@@ -9,6 +9,7 @@ import numpy as np
 
 from tasks.earth.pictures import MUTED
 from tasks.earth.plots import legend_above, new_figure, style_panel, to_png, write_title
+from tasks.sky.qa_plots import logarithmic
 
 if TYPE_CHECKING:
     from tasks.sky.profile_evaluation import Comparison
@@ -32,12 +33,15 @@ def draw_scores(compared: Mapping[str, Mapping[str, list[Comparison | None]]], r
             for one in there[:_LINES]:
                 right.plot(one.radius_arcsec, one.difference, color=colour, linewidth=0.5, alpha=0.5)
         style_panel(left, title=f"share of profiles by RMS, against {tool}")
-        left.set_xscale("log")
+        everything = [one for found in methods.values() for one in found if one is not None]
+        if everything:
+            errors, radii = [one.rms for one in everything], np.concatenate([one.radius_arcsec for one in everything])
+            logarithmic(left, max(min(errors), 1e-3) * 0.8, max(*errors, 1e-3) * 1.2)
+            logarithmic(right, radii.min() * 0.9, radii.max() * 1.1)
         left.set_ylim(0, 1.02)
         left.set_xlabel("RMS, mag", fontsize=9, color=MUTED)
         style_panel(right, title=f"measured - {tool}, mag")
         right.axhline(0, color=MUTED, linewidth=0.8)
-        right.set_xscale("log")
         right.set_ylim(-0.6, 0.6)
         right.set_xlabel("semi-major axis, arcsec", fontsize=9, color=MUTED)
     legend_above(figure, rows[0][0])

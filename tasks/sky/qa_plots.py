@@ -284,15 +284,19 @@ def _draw_geometry(upper: Axes, lower: Axes, profile: Profile) -> None:
 
 
 def _style(panel: Axes, radius: NDArray[np.float64], *, ylabel: str) -> None:
-    low, high = radius[0] * 0.9, radius[-1] * 1.1
-    panel.set_xscale("log")
-    panel.set_xlim(low, high)
-    ticks = [tick for tick in _TICKS if low <= tick <= high]
-    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    panel.set_xticks([], minor=True)
+    logarithmic(panel, radius[0] * 0.9, radius[-1] * 1.1)
     panel.grid(color="#e4e6df", linewidth=0.5)
     panel.tick_params(labelsize=6.5, labelcolor=MUTED, color=MUTED, pad=1.5, length=2)
     panel.set_ylabel(ylabel, fontsize=7)
     for side, spine in panel.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(MUTED)
+
+
+def logarithmic(panel: Axes, low: float, high: float) -> None:
+    """Make the horizontal axis logarithmic between two values, with plain numbers for ticks."""
+    panel.set_xscale("log")
+    panel.set_xlim(low, high)
+    ticks = [tick for tick in _TICKS if low <= tick <= high]
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.set_xticks([], minor=True)
