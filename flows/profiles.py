@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 from prefect.states import Completed
@@ -15,10 +15,11 @@ from storage.locks import hold
 from storage.manifest import Run
 from tasks.artifacts import ProgressArtifact
 from tasks.limits import HttpLimits
-from tasks.profiles import Tally, extract_one_batch, freeze_targets, publish_profiles
-from tasks.sky.extraction import close_processes
+from tasks.profiles import Tally, end_processes, extract_one_batch, freeze_targets, publish_profiles
 from tasks.sky.extraction_plan import ExtractionRequest, Prepared, prepared_of
-from tasks.sky.extraction_report import Extracted
+
+if TYPE_CHECKING:
+    from tasks.sky.extraction_report import Extracted
 
 AT_ONCE = 2
 """Batches of one process: while one waits for its source, another measures."""
@@ -89,7 +90,7 @@ def run_batches(prepared: Prepared, dask: str | None) -> Extracted:
                     tally.count(report.counts)
             return publish_profiles(prepared)
     finally:
-        close_processes(prepared.request.workers)
+        end_processes(prepared.request.workers)
 
 
 def finish(extracted: Extracted) -> Any:

@@ -1,4 +1,7 @@
-"""Prefect tasks of bulk extraction: freeze the targets, one batch each, the run's tables and its product."""
+"""Prefect tasks of bulk extraction: freeze the targets, one batch each, the run's tables and its product.
+
+What needs the extra ``sky`` is imported where it is used, so that the flow can be deployed without.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.artifacts import ProgressArtifact, publish_extraction
-from tasks.sky.extraction import BatchReport, extract_batch
 from tasks.sky.extraction_plan import BatchJob, ExtractionRequest, ObjectRow, Prepared, prepare_extraction
-from tasks.sky.extraction_report import Extracted, finish_extraction
+from tasks.sky.methods import require_sky_extra
+
+if TYPE_CHECKING:
+    from tasks.sky.extraction import BatchReport
+    from tasks.sky.extraction_report import Extracted
 
 
 class Tally:
@@ -42,21 +49,33 @@ class Tally:
 @task(name="freeze targets", cache_policy=NO_CACHE, persist_result=False)
 def freeze_targets(request: ExtractionRequest) -> Prepared:
     """Read the targets, and write them into a run, or find the run that was cut short."""
+    require_sky_extra()
     return prepare_extraction(request)
 
 
 @task(name="extract batch", task_run_name="batch {job.index}", cache_policy=NO_CACHE, persist_result=False)
 def extract_one_batch(job: BatchJob, tally: Tally | None) -> BatchReport:
     """Fetch, store and measure the objects of one batch."""
+    from tasks.sky.extraction import extract_batch
+
     return extract_batch(job, tally.add if tally else None)
 
 
 @task(name="publish profiles", cache_policy=NO_CACHE, persist_result=False)
 def publish_profiles(prepared: Prepared) -> Extracted:
     """Write the run's table and index page, publish the product, and show both."""
+    from tasks.sky.extraction_report import finish_extraction
+
     extracted = finish_extraction(prepared)
     publish_extraction(extracted)
     return extracted
+
+
+def end_processes(workers: int) -> None:
+    """End the processes in which this process measured."""
+    from tasks.sky.extraction import close_processes
+
+    close_processes(workers)
 
 
 def _in_words(seconds: float) -> str:

@@ -25,8 +25,6 @@ from storage.manifest import Run, content_hash, list_runs, start_run
 from storage.sky import SkyReader
 from tasks.errors import ConfigurationError, UsageError
 from tasks.limits import HttpLimits
-from tasks.sky.answers import default_cache
-from tasks.sky.folder import targets_of_folder
 from tasks.sky.profile import STATES, State
 from tasks.sky.sources import EVERY_BAND, VIEWER_LIMITS, CutoutSource, SourceOptions, open_source
 from tasks.sky.targets import Target, TargetList, read_targets
@@ -147,6 +145,8 @@ class ExtractionRequest:
         ConfigurationError
             Where there is no such source.
         """
+        from tasks.sky.answers import default_cache
+
         options = SourceOptions(
             size_pixels=self.side_pixels,
             pixel_scale_arcsec=self.pixel_scale_arcsec,
@@ -287,6 +287,8 @@ def read_target_list(request: ExtractionRequest) -> TargetList:
     if request.targets:
         found = read_targets(request.targets, merge_radius_arcsec=request.merge_radius_arcsec)
     elif request.source.startswith("folder:"):
+        from tasks.sky.folder import targets_of_folder
+
         found = targets_of_folder(Path(request.source.removeprefix("folder:")))
     else:
         raise UsageError(f"--source {request.source}: name the --targets; only a folder is measured whole without")

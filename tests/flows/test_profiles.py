@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,9 @@ from flows.cli import app, main
 from flows.config import make_config
 from flows.config_sky import ProfilesConfig
 from flows.profiles import to_request, workers_of
-from tasks.errors import UsageError
+from tasks.errors import ConfigurationError, UsageError
 from tasks.limits import HttpLimits
+from tasks.sky.methods import require_sky_extra
 
 
 def command(made: GalaxyFolder, warehouse: Path, *more: str) -> list[str]:
@@ -88,6 +90,30 @@ def test_one_process_measures_for_each_core_or_beside_each_worker_of_dask() -> N
     assert workers_of(None, None) == os.cpu_count()
     assert workers_of(None, "local:4") == 1
     assert workers_of(3, "local:4") == 3
+
+
+WITHOUT_SKY = """
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("astropy", "astroquery", "photutils", "hats", "lsdb"):
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Absent())
+import flows.profiles
+print(flows.profiles.extract_profiles.name)
+"""
+
+
+def test_the_flow_can_be_deployed_without_the_extra_of_the_sky(tmp_path: Path) -> None:
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_SKY], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == "extract-profiles", done.stderr
+
+
+def test_a_missing_extra_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "photutils" else object())
+    with pytest.raises(ConfigurationError, match=r"photutils not installed: pip install 'canopus\[sky\]'"):
+        require_sky_extra()
 
 
 @pytest.fixture(scope="module")
