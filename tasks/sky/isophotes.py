@@ -32,7 +32,8 @@ _ZONES = (1.0, 1.5, 2.25, 3.5)
 _FEWEST_SKY_SHARE = 0.05
 _FEWEST_SKY_PIXELS = 400
 _WINGS_FROM = 0.35
-_WINGS_PRIOR = 4.0
+_WINGS_PRIOR = 8.0
+_WINGS_MOST = 6.0
 _TRUSTED_GEOMETRY = 0.3
 _LOST_CENTRE = 0.35
 
@@ -145,10 +146,10 @@ def _sky(
         beyond = clear & (far > factor * extent)
         if beyond.sum() > max(_FEWEST_SKY_SHARE * valid.sum(), _FEWEST_SKY_PIXELS):
             zone = np.digitize(far, factor * extent * np.array(_ZONES))
-            parts = [measure_sky(flux, beyond & (zone == index)) for index in range(1, len(_ZONES) + 1)]
-            found = [part for part in parts if part is not None and part.pixels >= _FEWEST_SKY_PIXELS]
-            if found:
-                return combine_skies(found), factor < _FREE_OF_OBJECT[0]
+            rings = [measure_sky(flux, beyond & (zone == index)) for index in range(1, len(_ZONES) + 1)]
+            parts = [ring for ring in rings if ring is not None and ring.pixels >= _FEWEST_SKY_PIXELS]
+            if parts:
+                return combine_skies(parts), factor < _FREE_OF_OBJECT[0]
     found = measure_sky(flux, clear)
     if found is not None and clear.sum() > _FEWEST_SKY_PIXELS:
         return found, True
@@ -227,7 +228,7 @@ def _profile(
     radius = np.sqrt(edges[:-1] * edges[1:])
     ellipses = geometry.ellipses.at(radius)
     measured = measure_annuli(plane.image, plane.good, plane.variance, ellipses, edges, inflation=plane.sky.inflation)
-    sky = plane.sky if plane.guessed else _sky_beneath(radius, measured, plane.sky, geometry.extent)
+    sky = _sky_beneath(radius, measured, plane.sky, geometry.extent)
     unit = cutout.nanomaggies_per_unit(index) / scale**2
     sky_error = sky.error * unit
     intensity, noise = (measured.intensity - sky.level + plane.sky.level) * unit, measured.error * unit
@@ -270,9 +271,12 @@ def _sky_beneath(radius: NDArray[np.float64], measured: Annuli, sky: Sky, extent
     """Return the sky without what the galaxy's own wings put into it: from the profile's run out into the sky."""
     outer = (radius > _WINGS_FROM * extent) & (measured.inside > 0.3)
     found = level_beneath(
-        radius[outer], measured.intensity[outer], measured.error[outer], scatter=_WINGS_PRIOR * sky.error
+        radius[outer],
+        measured.intensity[outer],
+        measured.error[outer],
+        scatter=_WINGS_PRIOR * sky.error,
     )
-    if found is None:
+    if found is None or abs(found.value) > _WINGS_MOST * sky.error:
         return sky
     return replace(sky, level=sky.level + found.value, error=max(found.error, sky.error / 2))
 

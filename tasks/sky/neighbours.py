@@ -15,11 +15,15 @@ from tasks.sky.noise import clipped_mean
 _DETECTION_SIGMA = 2.0
 _CERTAIN_SIGMA = 4.0
 _SMALLEST_PIXELS = 9
-_LEVELS = 24
+_LEVELS = 32
 _FEWEST_ON_TOP = 6
 _PROMINENCE = 1.5
 _TOP_SIGMA = 6.0
-_LONE_SHARE = 0.35
+_LONE_SHARE = 0.5
+_HALO = 1.2
+_GROWTH_SIGMA = 2.5
+_GROWTH_SHARE = 0.5
+_SHARPNESS_ON_TOP = 1.9
 _WIDE = 3.0
 _ARM_REACH = 8.0
 _SHARPNESS = 2.2
@@ -88,10 +92,10 @@ def find_sources(
     mine = patches == own
     labels = np.where(patches > 0, patches + TARGET, 0)
     labels[mine] = TARGET
-    tops = _patches(_on_top(smooth - level, mine, middle, scatter=scatter), fewest=_FEWEST_ON_TOP)
+    smooth, wide = smooth - level, _smoothed(image, valid, _WIDE * width) - level
+    labels = _with_arms(labels, smooth, wide, reach=_ARM_REACH * width)
+    tops = _patches(_on_top(smooth, wide, mine, middle, scatter=scatter), fewest=_FEWEST_ON_TOP)
     labels = np.where(tops > 0, tops + labels.max(), labels)
-    wide = _smoothed(image, valid, _WIDE * width) - level
-    labels = _with_arms(labels, smooth - level, wide, reach=_ARM_REACH * width)
     return Sources(labels.astype(np.int32), *middle)
 
 
@@ -159,31 +163,54 @@ def _centroid(image: NDArray[np.float64], row: int, column: int) -> tuple[float,
 
 
 def _on_top(
-    smooth: NDArray[np.float64], mine: NDArray[np.bool_], middle: tuple[float, float], *, scatter: float
+    smooth: NDArray[np.float64],
+    wide: NDArray[np.float64],
+    mine: NDArray[np.bool_],
+    middle: tuple[float, float],
+    *,
+    scatter: float,
 ) -> NDArray[np.bool_]:
     """Return what stands on the object's patch and is not its own.
 
-    A neighbour is cut off from the object's middle by a saddle far below its own peak, and has no counterpart on the
-    other side.
+    A neighbour is cut off from the object's middle by a saddle far below its own peak, has no counterpart on the other
+    side, and is as sharp as a star or nearly so: pieces of arms are not.
     """
     box = ndimage.find_objects(mine.astype(np.uint8))[0]
     inside = np.where(mine, smooth, 0.0)[box]
     x, y = middle[0] - box[1].start, middle[1] - box[0].start
     excess = inside - _turned(inside, x, y)
+    blurred = np.where(mine, wide, 0.0)[box]
+    blurred = blurred - _turned(blurred, x, y)
     taken = np.zeros(inside.shape, dtype=bool)
     for level in np.geomspace(_DETECTION_SIGMA * scatter, max(inside.max(), 3 * scatter), _LEVELS)[1:]:
-        labels, count = ndimage.label(inside > level)
-        own = labels[min(max(round(y), 0), inside.shape[0] - 1), min(max(round(x), 0), inside.shape[1] - 1)]
+        labels, _ = ndimage.label(inside > level)
+        own = set(labels[max(round(y) - 2, 0) : round(y) + 3, max(round(x) - 2, 0) : round(x) + 3].ravel().tolist())
         for number, window in enumerate(ndimage.find_objects(labels), start=1):
             part = labels[window] == number
-            if number == own or part.sum() < _FEWEST_ON_TOP or count < 2 or taken[window][part].any():
+            if number in own or part.sum() < _FEWEST_ON_TOP or taken[window][part].any():
                 continue
             peak, lone = inside[window][part].max(), excess[window][part].sum() / inside[window][part].sum()
-            if peak > _PROMINENCE * level and peak - level > _TOP_SIGMA * scatter and lone > _LONE_SHARE:
+            at = np.argmax(np.where(part, excess[window], -np.inf))
+            sharp = excess[window].ravel()[at] > _SHARPNESS * blurred[window].ravel()[at]
+            top = np.argmax(np.where(part, inside[window], -np.inf))
+            sharp &= inside[window].ravel()[top] > _SHARPNESS_ON_TOP * wide[box][window].ravel()[top]
+            if sharp and peak > _PROMINENCE * level and peak - level > _TOP_SIGMA * scatter and lone > _LONE_SHARE:
                 taken[window] |= part
     whole = np.zeros(mine.shape, dtype=bool)
-    whole[box] = taken
+    whole[box] = _grown(taken, inside, excess, scatter) if taken.any() else taken
     return whole
+
+
+def _grown(
+    taken: NDArray[np.bool_], inside: NDArray[np.float64], excess: NDArray[np.float64], scatter: float
+) -> NDArray[np.bool_]:
+    """Return neighbours with their haloes: pixels about them of which most has no counterpart on the other side."""
+    labels, count = ndimage.label(taken)
+    distance, (rows, columns) = ndimage.distance_transform_edt(~taken, return_indices=True)
+    sizes = np.sqrt(np.bincount(labels.ravel(), minlength=count + 1) / math.pi)
+    within = distance <= _HALO * sizes[labels[rows, columns]] + 2
+    lone = (excess > _GROWTH_SIGMA * scatter) & (excess > _GROWTH_SHARE * inside)
+    return ndimage.binary_propagation(taken, mask=taken | (within & lone))
 
 
 def _with_arms(

@@ -31,7 +31,7 @@ def prepare_cutout(cutout: Cutout) -> Cutout:
     x, y = expected_place(cutout)
     sources = find_sources(
         _all_bands(flux, valid),
-        valid.any(axis=0),
+        np.asarray(valid.any(axis=0)),
         x=x,
         y=y,
         pixel_scale_arcsec=cutout.pixel_scale_arcsec,

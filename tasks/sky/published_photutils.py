@@ -74,9 +74,7 @@ class PhotutilsMethod:
 def _isophotes(image: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """Return rows of semi-major axis, intensity, its error, ellipticity, angle, x and y; None where there are none."""
     rows, columns = image.shape
-    start = EllipseGeometry(
-        (columns - 1) / 2, (rows - 1) / 2, _START_PIXELS, _START_ELLIPTICITY, _START_ANGLE
-    )
+    start = EllipseGeometry((columns - 1) / 2, (rows - 1) / 2, _START_PIXELS, _START_ELLIPTICITY, _START_ANGLE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "no meaningful fit", and numpy about what is masked
         try:
