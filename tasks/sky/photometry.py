@@ -1,14 +1,15 @@
-"""Magnitudes, isophotal and half-light radii, angles on the sky: small pure functions of a profile."""
+"""Magnitudes, isophotal and half-light radii, angles on the sky: pure functions of a profile."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.cutouts import AB_ZERO_POINT
+from tasks.sky.profile import ObjectFlag, Profile
 
 POGSON = 2.5 / math.log(10)
 """Magnitudes per natural logarithm of flux."""
@@ -161,6 +162,51 @@ def _crossing(radii: NDArray[np.float64], sums: NDArray[np.float64], level: floa
     share = (level - sums[at - 1]) / (sums[at] - sums[at - 1])
     # flux within a radius grows about with its square
     return float(np.sqrt(radii[at - 1] ** 2 + share * (radii[at] ** 2 - radii[at - 1] ** 2)))
+
+
+def with_photometry(profile: Profile, noise: NDArray[np.float64]) -> Profile:
+    """Return the profile with the radii and magnitudes that follow from it.
+
+    Parameters
+    ----------
+    profile : Profile
+        With at least one radius.
+    noise : ndarray, shape (radius,)
+        Error of each intensity without the sky's.
+    """
+    radius = profile.radius_arcsec
+    if radius.size < 3:
+        return profile
+    ratio = math.sqrt(radius[1] / radius[0])
+    edges = np.append(radius / ratio, radius[-1] * ratio)
+    filled = _without_holes(profile.intensity)
+    growth = grow(edges, filled, np.nan_to_num(noise), profile.ellipticity, sky_error=profile.sky_error)
+    trusted = np.where(profile.intensity > 2 * profile.intensity_error, profile.mu, np.nan)
+    r24, r25, r26 = (isophotal_radius(radius, trusted, level) for level in (24.0, 25.0, 26.0))
+    flux = np.array([growth.flux, growth.total])
+    fwhm, half = profile.psf_fwhm_arcsec, growth.half_light_radius
+    unresolved = math.isfinite(fwhm) and math.isfinite(half) and half < fwhm / 2
+    return replace(
+        profile,
+        object_flags=profile.object_flags | (int(ObjectFlag.UNRESOLVED) if unresolved else 0),
+        r24_arcsec=r24,
+        r25_arcsec=r25,
+        r26_arcsec=r26,
+        d25_arcsec=2 * r25,
+        half_light_radius_arcsec=half,
+        magnitude=float(magnitude(flux)[0]),
+        magnitude_error=float(magnitude_error(flux, np.array([growth.error, 0.0]))[0]),
+        total_magnitude=float(magnitude(flux)[1]),
+    )
+
+
+def _without_holes(intensity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return intensities with those that are not known taken from their neighbours."""
+    known = np.isfinite(intensity)
+    if known.all() or not known.any():
+        return np.nan_to_num(intensity)
+    at = np.arange(intensity.size)
+    return np.interp(at, at[known], intensity[known])
 
 
 def position_angles(angle: NDArray[np.float64], jacobian: NDArray[np.float64] | None) -> NDArray[np.float64]:
