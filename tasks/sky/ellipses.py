@@ -23,6 +23,8 @@ _DAMPING = 0.8
 _STIFFNESS = 0.05
 """By how much the shape may change from one radius to the next, 10 % farther out, where the data say nothing."""
 _FLATTEST = 0.95
+_LARGEST_DOUBT = 0.3
+"""Error of a shape from which on it counts for nothing: the flat middle of a galaxy has no isophotes to fit."""
 _FEWEST_SHARE = 0.4
 _SMOOTHING_SHARE = 0.03
 _CENTRE_STIFFNESS = 0.05
@@ -234,7 +236,7 @@ def _corrected(ellipses: Ellipses, harmonics: _Harmonics) -> tuple[NDArray[np.fl
     shape *= (np.minimum(length, _FLATTEST) / np.maximum(length, 1e-12))[:, None]
     spread = 2 * ratio * harmonics.error / np.abs(slope)
     weight = np.where(harmonics.held & (harmonics.gradient < 0), 1 / np.maximum(spread, 1e-3) ** 2, 0.0)
-    return shape, np.where(spread < 1.0, weight, 0.0)
+    return shape, np.where(spread < _LARGEST_DOUBT, weight, 0.0)
 
 
 def _springs(radius: NDArray[np.float64]) -> NDArray[np.float64]:

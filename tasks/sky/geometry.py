@@ -13,11 +13,12 @@ from tasks.sky.annuli import annulus_edges
 from tasks.sky.band_planes import BandPlane
 from tasks.sky.ellipses import Ellipses, fit_ellipses, moment_shape, smooth_layers
 from tasks.sky.neighbours import object_middle, patch_extent, search_radius
-from tasks.sky.prepare import expected_place, smoothing_width
+from tasks.sky.prepare import expected_place, smoothing_width, width_of_points
 from tasks.sky.profile import ObjectFlag
 
 _STEP = 1.1
 _FIT_FROM_PIXELS = 1.5
+_FIT_FROM_EXTENT = 8.0
 _FIT_TO = 1.1
 _LOST_CENTRE = 0.35
 
@@ -65,8 +66,10 @@ def fit_geometry(cutout: Cutout, plane: BandPlane, *, deadline: float) -> Geomet
     )
     shape = moment_shape(labels, x, y)
     extent = patch_extent(labels, x, y) / math.sqrt(1 - float(np.hypot(*shape)))
-    last = max(_FIT_TO * extent, 2 * _FIT_FROM_PIXELS)
-    radius = annulus_edges(_FIT_FROM_PIXELS, last, _STEP)[:-1] * math.sqrt(_STEP)
+    # within half a star's width an image has no shape of its own
+    first = max(_FIT_FROM_PIXELS, min(width_of_points(cutout) / 2, extent / _FIT_FROM_EXTENT))
+    last = max(_FIT_TO * extent, 2 * first)
+    radius = annulus_edges(first, last, _STEP)[:-1] * math.sqrt(_STEP)
     flags = ObjectFlag(0)
     if math.hypot(x - place[0], y - place[1]) > search_radius(labels.shape, cutout.pixel_scale_arcsec):
         flags |= ObjectFlag.OFF_CENTRE

@@ -43,9 +43,13 @@ def prepare_cutout(cutout: Cutout) -> Cutout:
 
 def smoothing_width(cutout: Cutout) -> float:
     """Return the standard deviation, pixels, by which the image is smoothed to find sources."""
+    return min(max(width_of_points(cutout) / _FWHM_TO_SIGMA, 1.0), _WIDEST_SMOOTHING)
+
+
+def width_of_points(cutout: Cutout) -> float:
+    """Return the full width at half maximum of a star, pixels: the sharpest band's, a usual one where none is known."""
     known = [band.psf_fwhm_arcsec for band in cutout.bands if math.isfinite(band.psf_fwhm_arcsec)]
-    fwhm = min(known) if known else _USUAL_FWHM_ARCSEC
-    return min(max(fwhm / _FWHM_TO_SIGMA / cutout.pixel_scale_arcsec, 1.0), _WIDEST_SMOOTHING)
+    return (min(known) if known else _USUAL_FWHM_ARCSEC) / cutout.pixel_scale_arcsec
 
 
 def expected_place(cutout: Cutout) -> tuple[float, float]:
