@@ -11,6 +11,9 @@ import typer
 from flows.console import USAGE, Dask, Json, Warehouse, bars, follow, print_plan, say, stated, stop
 
 NO_LIMIT = float("inf")
+_SILENT = "Files and lists that do not say"
+_ASKED = "Images and services"
+_RUN = "The run and its product"
 
 
 def register(app: typer.Typer, evaluate: typer.Typer) -> None:
@@ -40,26 +43,76 @@ def profiles(
     bands: Annotated[str | None, typer.Option(help="Comma-separated, e.g. g,r,z; by default the source's.")] = None,
     warehouse: Warehouse = "./warehouse",
     method: Annotated[str, typer.Option(help="auto (isophotes), isophote, network or published.")] = "auto",
+    geometry: Annotated[
+        str,
+        typer.Option(help="Of isophotes: free, an ellipse for each radius; or fixed, the outer ones' at all radii."),
+    ] = "free",
     size_pixels: Annotated[int | None, typer.Option(help="Side of a cutout; by default the target's own.")] = None,
     size_arcsec: Annotated[float | None, typer.Option(help="The same in arcsec.")] = None,
     pixel_scale: Annotated[
-        float | None, typer.Option(help="Arcsec per pixel: to ask for, or of files that do not say.")
+        float | None,
+        typer.Option(
+            help="Arcsec per pixel, of files that do not say; of legacy, to resample to.", rich_help_panel=_SILENT
+        ),
     ] = None,
     zero_point: Annotated[
-        float | None, typer.Option(help="AB magnitude of one unit of flux, of files that do not say.")
+        str | None,
+        typer.Option(
+            help="AB magnitude of one unit of flux: a number, or r=22.5,g=22.4 by band.", rich_help_panel=_SILENT
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Objects of one commit and one page.")] = 100,
-    time_limit: Annotated[float, typer.Option(help="Seconds for one object; then it is given up.")] = 60.0,
-    merge_radius: Annotated[float, typer.Option(help="Arcsec: targets nearer to each other are one.")] = 1.0,
-    workers: Annotated[int | None, typer.Option(help="Processes that measure; by default one per core.")] = None,
-    pages: Annotated[
-        bool, typer.Option("--pages/--no-pages", help="Draw each object, and pages to leaf through.")
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="ra=RAJ2000,dec=DEJ2000; also id, redshift, ebv, size, file. By default known names.",
+            rich_help_panel=_SILENT,
+        ),
+    ] = None,
+    merge_radius: Annotated[
+        float, typer.Option(help="Arcsec: targets nearer to each other are one.", rich_help_panel=_SILENT)
+    ] = 1.0,
+    max_empty_share: Annotated[
+        float | None,
+        typer.Option(
+            help="0 to 1: an image with more of its pixels empty is rejected; by default 0.4.", rich_help_panel=_ASKED
+        ),
+    ] = None,
+    psf: Annotated[
+        bool,
+        typer.Option(
+            "--psf/--no-psf",
+            help="Ask for point spread functions where they are requests of their own (legacy, sdss).",
+            rich_help_panel=_ASKED,
+        ),
     ] = True,
+    viewer_url: Annotated[
+        str | None,
+        typer.Option(help="Of the Legacy Survey's viewer; by default its own.", rich_help_panel=_ASKED),
+    ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder for the services' raw answers; by default ~/.cache/canopus/sky.", rich_help_panel=_ASKED
+        ),
+    ] = None,
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Begin a new run, and fetch anew what the store holds.")
+        bool,
+        typer.Option("--refresh", help="Begin a new run, and fetch anew what the store holds.", rich_help_panel=_ASKED),
     ] = False,
-    collection: Annotated[str, typer.Option(help="Of the product.")] = "profiles",
-    title: Annotated[str | None, typer.Option(help="Of product and pages.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Objects of one commit and one page.", rich_help_panel=_RUN)] = 100,
+    time_limit: Annotated[
+        float, typer.Option(help="Seconds for one object; then it is given up.", rich_help_panel=_RUN)
+    ] = 60.0,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that measure; by default one per core.", rich_help_panel=_RUN),
+    ] = None,
+    pages: Annotated[
+        bool,
+        typer.Option("--pages/--no-pages", help="Draw each object, and pages to leaf through.", rich_help_panel=_RUN),
+    ] = True,
+    collection: Annotated[str, typer.Option(help="Of the product.", rich_help_panel=_RUN)] = "profiles",
+    title: Annotated[str | None, typer.Option(help="Of product and pages.", rich_help_panel=_RUN)] = None,
     dask: Dask = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done; write nothing.")] = False,
     as_json: Json = False,
@@ -76,10 +129,16 @@ def profiles(
         "bands": bands,
         "warehouse": warehouse,
         "method": method,
+        "geometry": geometry,
+        "columns": columns,
         "size_pixels": size_pixels,
         "size_arcsec": size_arcsec,
         "pixel_scale": pixel_scale,
         "zero_point": zero_point,
+        "max_empty_share": max_empty_share,
+        "psf": psf,
+        "viewer_url": viewer_url,
+        "cache": cache,
         "batch_size": batch_size,
         "time_limit_s": time_limit,
         "merge_radius_arcsec": merge_radius,
@@ -92,7 +151,7 @@ def profiles(
     }
     config = make_config(ProfilesConfig, stated(given))
     require_sky_extra()
-    open_method(config.method)
+    open_method(config.method, geometry=config.geometry)
     if dry_run:
         from flows.plan_sky import describe_extraction
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from flows.config import Dask, Settings, Warehouse
+from tasks.sky.sources import EVERY_BAND, VIEWER_URL, SourceOptions
 
 
 def _as_names(value: Any) -> Any:
@@ -15,7 +16,29 @@ def _as_names(value: Any) -> Any:
     return [str(name).strip() for name in names] if isinstance(names, list | tuple) else names
 
 
+def _as_pairs(value: Any) -> Any:
+    """Return ``name=value`` with commas between them as a mapping."""
+    if not isinstance(value, str):
+        return value
+    parts = [part.partition("=") for part in value.split(",")]
+    wrong = [name for name, equals, said in parts if not (name.strip() and equals and said.strip())]
+    if wrong:
+        raise ValueError(f"{value!r}: name=value is expected, with commas between them")
+    return {name.strip(): said.strip() for name, _, said in parts}
+
+
+def _as_zero_points(value: Any) -> Any:
+    """Return zero points by band; a number alone is every band's."""
+    try:
+        return {EVERY_BAND: float(value)}
+    except (TypeError, ValueError):
+        return _as_pairs(value)
+
+
 FilterNames = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
+
+
+ZeroPoints = Annotated[dict[str, float], BeforeValidator(_as_zero_points)]
 
 
 class HostSettings(Settings):
@@ -26,6 +49,18 @@ class HostSettings(Settings):
     requests_per_s: float = Field(4.0, gt=0)
     connect_timeout_s: float = Field(10.0, gt=0)
     read_timeout_s: float = Field(60.0, gt=0)
+
+
+class ColumnSettings(Settings):
+    """Names of columns of a list of targets that are not to be guessed."""
+
+    ra: str | None = None
+    dec: str | None = None
+    id: str | None = None
+    redshift: str | None = None
+    ebv: str | None = None
+    size: str | None = None
+    file: str | None = None
 
 
 class ProfilesConfig(Settings):
@@ -42,12 +77,26 @@ class ProfilesConfig(Settings):
     method: Literal["auto", "network", "isophote", "published"] = Field(
         "auto", description="auto: isophotes, until a network is there"
     )
+    geometry: Literal["free", "fixed"] = Field(
+        "free", description="of isophotes: an ellipse for each radius, or the outer ones' at all radii"
+    )
+    columns: Annotated[ColumnSettings, BeforeValidator(_as_pairs)] = Field(
+        ColumnSettings(), description="of the list, where their names do not say what they are"
+    )
     size_pixels: int | None = Field(None, ge=8, description="side of a cutout; by default the target's or the source's")
     size_arcsec: float | None = Field(None, gt=0, description="the same in arcsec")
     pixel_scale: float | None = Field(
         None, gt=0, description="arcsec per pixel: of what is asked for, or of files that do not say"
     )
-    zero_point: float | None = Field(None, description="AB magnitude of one unit of flux, of files that do not say")
+    zero_point: ZeroPoints = Field(
+        {}, description="AB magnitude of one unit of flux, by band or for all, of files that do not say"
+    )
+    max_empty_share: float = Field(
+        SourceOptions.max_empty_share, ge=0, le=1, description="an image with more of its pixels empty is rejected"
+    )
+    psf: bool = Field(True, description="ask for point spread functions where they are requests of their own")
+    viewer_url: str = Field(VIEWER_URL, pattern="^https?://", description="of the Legacy Survey's viewer")
+    cache: str | None = Field(None, description="folder for the services' raw answers; by default the user's")
     batch_size: int = Field(100, ge=1, description="objects of one commit and one page")
     time_limit_s: float = Field(60.0, gt=0, description="for one object")
     merge_radius_arcsec: float = Field(1.0, ge=0, description="targets nearer to each other are one")
@@ -58,3 +107,10 @@ class ProfilesConfig(Settings):
     collection: str = Field("profiles", description="of the product")
     title: str = "Surface-brightness profiles"
     dask: Dask = None
+
+    @model_validator(mode="after")
+    def _zero_points_are_of_bands(self) -> ProfilesConfig:
+        unknown = set(self.zero_point) - {*self.bands, EVERY_BAND} if self.bands else set()
+        if unknown:
+            raise ValueError(f"zero_point: {', '.join(sorted(unknown))} is none of the bands {', '.join(self.bands)}")
+        return self

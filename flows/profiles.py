@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 from prefect.states import Completed
 
-from flows.config_sky import ProfilesConfig
+from flows.config_sky import ColumnSettings, ProfilesConfig
 from flows.runtime import FAILED_NAME, Summary, task_runner
 from storage.location import resolve
 from storage.locks import hold
@@ -17,6 +17,7 @@ from tasks.artifacts import ProgressArtifact
 from tasks.limits import HttpLimits
 from tasks.profiles import Tally, end_processes, extract_one_batch, freeze_targets, publish_profiles
 from tasks.sky.extraction_plan import ExtractionRequest, Prepared, prepared_of
+from tasks.sky.target_columns import ColumnNames
 
 if TYPE_CHECKING:
     from tasks.sky.extraction_report import Extracted
@@ -47,10 +48,16 @@ def to_request(config: ProfilesConfig) -> ExtractionRequest:
         warehouse=resolve(config.warehouse).url,
         bands=config.bands,
         method=config.method,
+        geometry=config.geometry,
+        columns=_column_names(config.columns),
         size_pixels=config.size_pixels,
         size_arcsec=config.size_arcsec,
         pixel_scale_arcsec=config.pixel_scale,
-        zero_point=config.zero_point,
+        zero_points=config.zero_point,
+        max_empty_share=config.max_empty_share,
+        psf=config.psf,
+        viewer_url=config.viewer_url,
+        cache=config.cache,
         batch_size=config.batch_size,
         time_limit_s=config.time_limit_s,
         merge_radius_arcsec=config.merge_radius_arcsec,
@@ -61,6 +68,11 @@ def to_request(config: ProfilesConfig) -> ExtractionRequest:
         collection=config.collection,
         title=config.title,
     )
+
+
+def _column_names(settings: ColumnSettings) -> ColumnNames:
+    named = settings.model_dump()
+    return ColumnNames(identifier=named.pop("id"), **named)
 
 
 def workers_of(asked: int | None, dask: str | None) -> int:

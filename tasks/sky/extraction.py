@@ -23,6 +23,7 @@ from tasks.errors import SourceError, SourceRejected
 from tasks.sky.extinction import extinction
 from tasks.sky.extraction_plan import (
     BatchJob,
+    ExtractionRequest,
     ObjectRow,
     count_states,
     held_in_store,
@@ -140,7 +141,7 @@ class _Batch:
         source = request.open_source(run=job.run.id)
         store = resolve(request.warehouse) / "sky" / source.name
         pool = pool_of(request.workers, warm_up)
-        return cls(job, source, method or open_method(request.method), pool, store, request.bands or source.bands)
+        return cls(job, source, method or _method_of(request), pool, store, request.bands or source.bands)
 
     @property
     def limit_s(self) -> float:
@@ -284,6 +285,10 @@ def _timed(function: Callable[..., T], *arguments: Any) -> tuple[T, float]:
 def measure(method: ProfileMethod, cutout: Cutout, time_limit_s: float) -> tuple[Profile, ...]:
     """Return what a method gives: in a process, which has to import what it calls."""
     return method.measure(cutout, time_limit_s=time_limit_s)
+
+
+def _method_of(request: ExtractionRequest) -> ProfileMethod:
+    return open_method(request.method, geometry=request.geometry)
 
 
 def _in_words(error: Exception) -> tuple[State, str, str]:

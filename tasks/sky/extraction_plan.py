@@ -26,7 +26,8 @@ from storage.sky import SkyReader
 from tasks.errors import ConfigurationError, UsageError
 from tasks.limits import HttpLimits
 from tasks.sky.profile import STATES, State
-from tasks.sky.sources import EVERY_BAND, VIEWER_LIMITS, CutoutSource, SourceOptions, open_source
+from tasks.sky.sources import VIEWER_LIMITS, VIEWER_URL, CutoutSource, SourceOptions, open_source
+from tasks.sky.target_columns import ColumnNames
 from tasks.sky.targets import Target, TargetList, read_targets
 
 KIND = "profiles"
@@ -38,8 +39,15 @@ _BYTES_PER_PIXEL = 4 + 1 + 4 + 4
 _NEAR_DEG = 1e-7
 _NATIVE_SCALE = {"legacy": 0.262, "bricks": 0.262, "sdss": 0.396}
 """Arcsec per pixel of a survey's images."""
-_FREE = ("warehouse", "workers", "limits")
+_FREE = ("warehouse", "workers", "limits", "cache")
 """Settings that may change between two goes at one run: what comes out does not depend on them."""
+
+
+_OF_THE_SOURCE = (
+    *("source", "bands", "size_pixels", "size_arcsec", "pixel_scale_arcsec", "zero_points"),
+    *("max_empty_share", "psf", "viewer_url"),
+)
+"""Settings that decide the cutout of a position."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +66,24 @@ class ExtractionRequest:
         Empty for the source's own.
     method : str
         One of `tasks.sky.methods.METHODS`.
+    geometry : str
+        One of `tasks.sky.methods.GEOMETRIES`.
+    columns : ColumnNames
+        Of the list, that are not to be guessed.
     size_pixels, size_arcsec : int or float, optional
         Side of a cutout, where a target does not say its own.
-    pixel_scale_arcsec, zero_point : float, optional
-        Of local files whose headers do not say.
+    pixel_scale_arcsec : float, optional
+        Of local files whose headers do not say; of the viewer's answers, to ask for.
+    zero_points : mapping of str to float
+        AB magnitude of one unit of flux, by band, ``*`` for every one, of local files whose headers do not say.
+    max_empty_share : float
+        An image with more of its pixels empty than this is rejected.
+    psf : bool
+        Whether the point spread function is asked for where it is a request of its own.
+    viewer_url : str
+        Of the Legacy Survey's viewer.
+    cache : str, optional
+        Folder for the services' raw answers; None = the user's.
     batch_size : int
         Objects of one commit.
     time_limit_s : float
@@ -85,10 +107,16 @@ class ExtractionRequest:
     warehouse: str
     bands: tuple[str, ...] = ()
     method: str = "auto"
+    geometry: str = "free"
+    columns: ColumnNames = field(default_factory=ColumnNames)
     size_pixels: int | None = None
     size_arcsec: float | None = None
     pixel_scale_arcsec: float | None = None
-    zero_point: float | None = None
+    zero_points: Mapping[str, float] = field(default_factory=dict)
+    max_empty_share: float = SourceOptions.max_empty_share
+    psf: bool = True
+    viewer_url: str = VIEWER_URL
+    cache: str | None = None
     batch_size: int = 100
     time_limit_s: float = 60.0
     merge_radius_arcsec: float = 1.0
@@ -106,13 +134,17 @@ class ExtractionRequest:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ExtractionRequest:
         """Return the request that `to_json` described."""
-        return cls(**{**data, "bands": tuple(data["bands"]), "limits": HttpLimits(**data["limits"])})
+        made = {
+            "bands": tuple(data["bands"]),
+            "columns": ColumnNames(**data["columns"]),
+            "limits": HttpLimits(**data["limits"]),
+        }
+        return cls(**{**data, **made})
 
     @property
     def source_digest(self) -> str:
         """Return a digest of what decides the cutout of a position: by it, the store's objects are used again."""
-        names = ("source", "bands", "size_pixels", "size_arcsec", "pixel_scale_arcsec", "zero_point")
-        return content_hash({name: getattr(self, name) for name in names})[:12]
+        return content_hash({name: getattr(self, name) for name in _OF_THE_SOURCE})[:12]
 
     @property
     def side_pixels(self) -> int | None:
@@ -147,11 +179,15 @@ class ExtractionRequest:
         """
         from tasks.sky.answers import default_cache
 
+        cache = default_cache() if self.cache is None else Path(self.cache).expanduser()
         options = SourceOptions(
             size_pixels=self.side_pixels,
             pixel_scale_arcsec=self.pixel_scale_arcsec,
-            zero_points={} if self.zero_point is None else {EVERY_BAND: self.zero_point},
-            cache=default_cache() / run if self.refresh and run else None,
+            zero_points=self.zero_points,
+            max_empty_share=self.max_empty_share,
+            cache=cache / run if self.refresh and run else cache,
+            url=self.viewer_url.rstrip("/"),
+            psf=self.psf,
             limits=self.limits,
         )
         return open_source(self.source, bands=self.bands, options=options)
@@ -285,11 +321,11 @@ def read_target_list(request: ExtractionRequest) -> TargetList:
         Where the list cannot be read or has no target.
     """
     if request.targets:
-        found = read_targets(request.targets, merge_radius_arcsec=request.merge_radius_arcsec)
+        found = read_targets(request.targets, merge_radius_arcsec=request.merge_radius_arcsec, columns=request.columns)
     elif request.source.startswith("folder:"):
         from tasks.sky.folder import targets_of_folder
 
-        found = targets_of_folder(Path(request.source.removeprefix("folder:")))
+        found = targets_of_folder(Path(request.source.removeprefix("folder:")), columns=request.columns)
     else:
         raise UsageError(f"--source {request.source}: name the --targets; only a folder is measured whole without")
     if not found.targets:

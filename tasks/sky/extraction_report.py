@@ -98,7 +98,7 @@ def _publish(prepared: Prepared) -> Receipt:
         "software": manifest["software"],
         "inputs": [{"title": "run", "href": f"{run.location}"}],
         "snapshots": _snapshots(prepared),
-        "description": f"{request.source}, {request.method}; targets {request.targets}",
+        "description": f"{request.source}, {request.method}, {request.geometry} geometry; targets {request.targets}",
     }
     return publish_profiles(
         resolve(request.warehouse),

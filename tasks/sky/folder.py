@@ -26,6 +26,7 @@ from tasks.sky.fits_images import (
 from tasks.sky.folder_names import FileName, list_folder, parse_name
 from tasks.sky.planes import plane_of
 from tasks.sky.sources import SourceOptions
+from tasks.sky.target_columns import ColumnNames
 from tasks.sky.targets import Target, TargetList, digest_of, read_targets
 
 _EXTENSION = re.compile(r"^(?P<file>.+?)\[(?P<name>[^\]]+)\]$")
@@ -197,12 +198,12 @@ class FolderSource:
         return found
 
 
-def targets_of_folder(folder: Path) -> TargetList:
+def targets_of_folder(folder: Path, *, columns: ColumnNames | None = None) -> TargetList:
     """Return the objects of a folder: of its catalogue (``catalog``, ``index``, ``targets``) where it has one, else its images.
 
     An object's id is its file's name without band and kind, or the name of its extension. Positions are those of the
     images' middles; NaN where there is no WCS. A file that cannot be read is a target too: it is rejected when it is
-    fetched, and keeps its row.
+    fetched, and keeps its row. `columns` are those of its table that are not to be guessed.
 
     Raises
     ------
@@ -211,7 +212,7 @@ def targets_of_folder(folder: Path) -> TargetList:
     folder = folder.expanduser().resolve()
     listing = list_folder(folder)
     if listing.catalogue is not None:
-        found = read_targets(listing.catalogue, merge_radius_arcsec=0.0)
+        found = read_targets(listing.catalogue, merge_radius_arcsec=0.0, columns=columns)
         return replace(found, notes=(f"objects of {listing.catalogue.name}", *found.notes))
     targets = [target for name, file in listing.objects().items() for target in _targets_of(name, file)]
     if len({target.object_id for target in targets}) < len(targets):

@@ -8,23 +8,34 @@ from tasks.sky.profile import ProfileMethod
 AUTO = "isophote"
 """What ``auto`` stands for."""
 METHODS = ("auto", "network", "isophote", "published")
+GEOMETRIES = ("free", "fixed")
+"""Of isophotes: an ellipse for each radius, or the outer isophotes' one at all radii."""
 _WITHOUT_WEIGHTS = ("network", "published")
 
 
-def open_method(name: str) -> ProfileMethod:
+def open_method(name: str, *, geometry: str = "free") -> ProfileMethod:
     """Return a method; ``photutils`` is its ellipse fit as it comes, to be scored beside the others.
+
+    Parameters
+    ----------
+    name : str
+        One of `METHODS`, or ``photutils``.
+    geometry : str
+        One of `GEOMETRIES`.
 
     Raises
     ------
     UsageError
-        Where there is no such method.
+        Where there is no such method or geometry.
     ConfigurationError
         Where its weights are not there.
     """
+    if geometry not in GEOMETRIES:
+        raise UsageError(f"--geometry {geometry}: one of {', '.join(GEOMETRIES)}")
     if name in ("auto", "isophote"):
         from tasks.sky.isophotes import IsophoteMethod
 
-        return IsophoteMethod()
+        return IsophoteMethod(fixed_geometry=geometry == "fixed")
     if name == "photutils":
         from tasks.sky.published_photutils import PhotutilsMethod
 

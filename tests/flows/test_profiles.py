@@ -22,6 +22,7 @@ from flows.profiles import to_request, workers_of
 from tasks.errors import ConfigurationError, UsageError
 from tasks.limits import HttpLimits
 from tasks.sky.methods import require_sky_extra
+from tasks.sky.target_columns import ColumnNames
 
 
 def command(made: GalaxyFolder, warehouse: Path, *more: str) -> list[str]:
@@ -51,6 +52,14 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path: Path) ->
         (("--source", "hubble"), "names no source", 1),
         (("--targets", "/nowhere.csv"), "/nowhere.csv", 1),
         (("--dask", "somewhere"), "neither local:N nor an address", 2),
+        (("--geometry", "round"), "geometry", 2),
+        (("--zero-point", "r=bright"), "zero_point.r", 2),
+        (("--zero-point", "bright"), "name=value is expected", 2),
+        (("--zero-point", "z=22.5"), "z is none of the bands g, r", 2),
+        (("--columns", "right=RA"), "columns.right: there is no such setting", 2),
+        (("--columns", "ra=RA"), "named together", 1),
+        (("--max-empty-share", "2"), "max_empty_share", 2),
+        (("--viewer-url", "here"), "viewer_url", 2),
     ],
 )
 def test_what_cannot_be_is_one_line_that_names_it(
@@ -84,6 +93,25 @@ def test_settings_reach_the_request() -> None:
     assert request.limits == HttpLimits(attempts=2, concurrent=4, requests_per_s=4.0)
     with pytest.raises(UsageError, match="pixels: there is no such setting"):
         make_config(ProfilesConfig, {**given, "pixels": 64})
+
+
+def test_options_of_source_and_method_reach_the_request() -> None:
+    given: dict[str, Any] = {
+        "zero_point": "r=22.5, g=22.4",
+        "columns": "ra=RAJ2000,dec=DEJ2000,id=Name",
+        "geometry": "fixed",
+        "max_empty_share": 0.9,
+        "psf": False,
+        "viewer_url": "http://localhost/viewer",
+        "cache": "/somewhere",
+    }
+    request = to_request(make_config(ProfilesConfig, given))
+    assert request.zero_points == {"r": 22.5, "g": 22.4}
+    assert request.columns == ColumnNames(ra="RAJ2000", dec="DEJ2000", identifier="Name")
+    assert (request.geometry, request.max_empty_share, request.psf) == ("fixed", 0.9, False)
+    assert (request.viewer_url, request.cache) == ("http://localhost/viewer", "/somewhere")
+    for every in ("25.1", 25.1):
+        assert to_request(make_config(ProfilesConfig, {"zero_point": every})).zero_points == {"*": 25.1}
 
 
 def test_one_process_measures_for_each_core_or_beside_each_worker_of_dask() -> None:

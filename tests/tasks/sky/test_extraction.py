@@ -153,6 +153,20 @@ def test_a_batch_is_one_commit_and_the_rows_name_its_state(tmp_path: Path) -> No
     assert np.all(cutout.ivar > 0)
 
 
+def test_a_fixed_geometry_is_one_ellipse_at_all_radii_of_all_bands(tmp_path: Path) -> None:
+    made = make_folder(tmp_path, 1)
+    spread = {}
+    for geometry in ("free", "fixed"):
+        prepared = prepare_extraction(request_of(made, tmp_path / "warehouse", geometry=geometry))
+        run_all(prepared)
+        rows = profiles_of(prepared)
+        shapes = [np.array(rows[name].to_pylist()) for name in ("ellipticity", "position_angle")]
+        spread[geometry] = [float(np.ptp(shape)) for shape in shapes]
+        assert rows.num_rows == 2
+    assert spread["fixed"] == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert spread["free"][0] > 1e-3
+
+
 def test_local_images_need_nothing_but_a_scale_and_a_zero_point(tmp_path: Path) -> None:
     folder, header = tmp_path / "plain", ("CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT")
     folder.mkdir()
@@ -161,7 +175,7 @@ def test_local_images_need_nothing_but_a_scale_and_a_zero_point(tmp_path: Path) 
         del hdu.header[key]
     hdu.writeto(folder / "stamp.fits")
     bare = GalaxyFolder(folder, Path(), {}, 1)
-    request = request_of(bare, tmp_path / "warehouse", targets="", pixel_scale_arcsec=0.262, zero_point=22.5)
+    request = request_of(bare, tmp_path / "warehouse", targets="", pixel_scale_arcsec=0.262, zero_points={"*": 22.5})
     row = run_all(prepare_extraction(request))["stamp"]
     assert (row.state, row.bands) == ("measured", 2)
     assert row.flags & ObjectFlag.NO_WCS

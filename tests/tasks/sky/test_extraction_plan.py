@@ -24,8 +24,11 @@ from tasks.sky.extraction_plan import (
     prepare_extraction,
     prepared_of,
     read_frozen_targets,
+    read_target_list,
     write_table,
 )
+from tasks.sky.legacy import LegacySource
+from tasks.sky.target_columns import ColumnNames
 from tasks.sky.targets import Target
 
 
@@ -67,7 +70,15 @@ def test_a_size_in_arcsec_is_in_pixels_of_the_survey_or_of_a_scale_that_is_given
 
 
 def test_a_request_survives_the_manifest() -> None:
-    request = ExtractionRequest("t.csv", "legacy", "w", bands=("g",), zero_point=25.0, limits=HttpLimits(attempts=2))
+    request = ExtractionRequest(
+        "t.csv",
+        "legacy",
+        "w",
+        bands=("g",),
+        zero_points={"g": 25.0},
+        columns=ColumnNames(ra="A", dec="D"),
+        limits=HttpLimits(attempts=2),
+    )
     assert ExtractionRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
 
 
@@ -87,8 +98,18 @@ def test_the_same_request_goes_on_with_its_run_and_another_begins_one(tmp_path: 
     request = request_of(tmp_path)
     run = prepare_extraction(request).run
     assert prepare_extraction(replace(request, workers=7)).run == run
-    for other in (replace(request, time_limit_s=7.0), replace(request, bands=("g",)), replace(request, refresh=True)):
-        assert prepare_extraction(other).run != run
+    assert prepare_extraction(replace(request, cache="/elsewhere")).run == run
+    changes: list[dict[str, object]] = [
+        {"time_limit_s": 7.0},
+        {"bands": ("g",)},
+        {"geometry": "fixed"},
+        {"zero_points": {"r": 25.0}},
+        {"max_empty_share": 0.9},
+        {"psf": False},
+        {"refresh": True},
+    ]
+    for change in changes:
+        assert prepare_extraction(replace(request, **change)).run != run, change  # type: ignore[arg-type]
     Path(request.targets).write_text(Path(request.targets).read_text() + "x,10,10,,,\n")
     assert prepare_extraction(request).run != run
 
@@ -140,6 +161,47 @@ def test_what_cannot_be_is_said_before_a_run_is_begun(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--targets"):
         prepare_extraction(replace(request, targets="", source="legacy"))
     assert list_runs(resolve(request.warehouse)) == []
+
+
+def test_every_option_of_a_source_reaches_it(tmp_path: Path) -> None:
+    request = ExtractionRequest(
+        "t.csv",
+        "legacy",
+        "w",
+        zero_points={"r": 22.4},
+        max_empty_share=0.7,
+        psf=False,
+        viewer_url="http://localhost:1/viewer/",
+        cache=str(tmp_path),
+    )
+    source = request.open_source()
+    assert isinstance(source, LegacySource)
+    assert source.url_of(Target("a", 1.0, 2.0), 64).startswith("http://localhost:1/viewer/fits-cutout?")
+    assert source.answers.cache == tmp_path
+    options = source._options
+    assert (options.zero_points, options.max_empty_share, options.psf) == ({"r": 22.4}, 0.7, False)
+    anew = replace(request, refresh=True).open_source(run="profiles-1")
+    assert isinstance(anew, LegacySource)
+    assert anew.answers.cache == tmp_path / "profiles-1"
+
+
+def test_what_decides_a_cutout_decides_whether_the_stores_is_used_again() -> None:
+    request = ExtractionRequest("", "legacy", "w")
+    for change in ({"psf": False}, {"zero_points": {"*": 25.0}}, {"viewer_url": "http://x"}, {"max_empty_share": 1.0}):
+        assert replace(request, **change).source_digest != request.source_digest  # type: ignore[arg-type]
+    assert replace(request, geometry="fixed", cache="c").source_digest == request.source_digest
+
+
+def test_columns_that_are_named_are_read_from_lists_and_from_the_tables_of_folders(tmp_path: Path) -> None:
+    request = request_of(tmp_path, columns=ColumnNames(ra="east", dec="north"))
+    content = Path(request.targets).read_text().replace("ra,dec", "east,north", 1)
+    Path(request.targets).write_text(content)
+    targets = read_target_list(request).targets
+    assert (targets[1].object_id, targets[1].ra) == ("g0001", 150.01)
+    Path(request.source.removeprefix("folder:"), "catalog.csv").write_text(content)
+    assert read_target_list(replace(request, targets="")).targets[1].ra == 150.01
+    with pytest.raises(ConfigurationError, match="no columns of right ascension"):
+        read_target_list(replace(request, columns=ColumnNames()))
 
 
 def test_a_folder_without_a_list_is_measured_whole(tmp_path: Path) -> None:
