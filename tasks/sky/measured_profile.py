@@ -14,7 +14,7 @@ from tasks.sky.band_planes import BandPlane
 from tasks.sky.ellipses import Ellipses
 from tasks.sky.geometry import Geometry
 from tasks.sky.noise import Sky
-from tasks.sky.photometry import magnitude, magnitude_error, position_angles, with_photometry
+from tasks.sky.photometry import magnitude, magnitude_error, position_angles, sky_offsets, with_photometry
 from tasks.sky.prepare import jacobian_at, read_wcs
 from tasks.sky.profile import ObjectFlag, Profile, RadiusFlag
 from tasks.sky.wings import level_beneath
@@ -70,6 +70,7 @@ def measure_band(
     wcs = read_wcs(cutout.wcs)
     jacobian = None if wcs is None else jacobian_at(wcs, ellipses.x, ellipses.y)
     centre = (math.nan, math.nan) if wcs is None else wcs.pixel_to_world_values(ellipses.x, ellipses.y)
+    east, north = sky_offsets(ellipses.drift[kept], jacobian, scale)
     profile = Profile(
         cutout.object_id,
         band.name,
@@ -81,6 +82,8 @@ def measure_band(
         mu_error=magnitude_error(intensity[kept], error[kept]),
         ellipticity=ellipses.ellipticity[kept],
         position_angle=position_angles(ellipses.angle, jacobian)[kept],
+        offset_east_arcsec=east,
+        offset_north_arcsec=north,
         flags=flags[kept],
         object_flags=int(_object_flags(cutout, index, plane, geometry, wcs is not None)),
         ra=cutout.ra,

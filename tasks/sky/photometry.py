@@ -13,6 +13,8 @@ from tasks.sky.profile import ObjectFlag, Profile
 
 POGSON = 2.5 / math.log(10)
 """Magnitudes per natural logarithm of flux."""
+_UPRIGHT = np.array([[-1.0, 0.0], [0.0, 1.0]])
+"""East and north per pixel of x and of y where nothing says so: north is up, east is left."""
 _TRUSTED = 3.0
 _FEWEST_OUTER = 4
 _OUTER = 8
@@ -209,6 +211,25 @@ def _without_holes(intensity: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.interp(at, at[known], intensity[known])
 
 
+def sky_offsets(
+    drift: NDArray[np.float64], jacobian: NDArray[np.float64] | None, pixel_scale_arcsec: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return offsets east and north, arcsec, from offsets in pixels.
+
+    Parameters
+    ----------
+    drift : ndarray, shape (radius, 2)
+        Pixels in x and y.
+    jacobian : ndarray, shape (2, 2), or None
+        As `position_angles` takes it, degrees per pixel. None: up is taken for north, left for east.
+    pixel_scale_arcsec : float
+        Used where there is no jacobian.
+    """
+    arcsec = pixel_scale_arcsec * _UPRIGHT if jacobian is None else 3600.0 * jacobian
+    east, north = arcsec @ drift.T
+    return east, north
+
+
 def position_angles(angle: NDArray[np.float64], jacobian: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """Return position angles, degrees east of north, 0 to 180, from angles on the image.
 
@@ -225,7 +246,7 @@ def position_angles(angle: NDArray[np.float64], jacobian: NDArray[np.float64] | 
     array([ 0., 90.])
     """
     if jacobian is None:
-        jacobian = np.array([[-1.0, 0.0], [0.0, 1.0]])
+        jacobian = _UPRIGHT
     east = jacobian[0, 0] * np.cos(angle) + jacobian[0, 1] * np.sin(angle)
     north = jacobian[1, 0] * np.cos(angle) + jacobian[1, 1] * np.sin(angle)
     return np.degrees(np.arctan2(east, north)) % 180.0

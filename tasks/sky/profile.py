@@ -92,6 +92,8 @@ class Profile:
         AB mag per arcsec^2; NaN where intensity is not positive.
     ellipticity, position_angle : ndarray, shape (radius,)
         1 - b/a; degrees east of north, 0 to 180.
+    offset_east_arcsec, offset_north_arcsec : ndarray, shape (radius,)
+        From the centre to the middle of each ellipse; zero where all share one.
     flags : ndarray, shape (radius,), int32
         `RadiusFlag`.
     object_flags : int
@@ -137,6 +139,8 @@ class Profile:
     mu_error: NDArray[np.float64] = field(default_factory=_none)
     ellipticity: NDArray[np.float64] = field(default_factory=_none)
     position_angle: NDArray[np.float64] = field(default_factory=_none)
+    offset_east_arcsec: NDArray[np.float64] = field(default_factory=_none)
+    offset_north_arcsec: NDArray[np.float64] = field(default_factory=_none)
     flags: NDArray[np.int32] = field(default_factory=_no_flags)
     object_flags: int = 0
     ra: float = math.nan

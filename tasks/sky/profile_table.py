@@ -42,6 +42,8 @@ COLUMNS = (
     Column("mu_error", _LIST, "mag.arcsec**-2", "stat.error;phot.mag.sb", "Its error, 1 sigma"),
     Column("ellipticity", _LIST, "", "src.ellipticity", "1 - b/a"),
     Column("position_angle", _LIST, "deg", "pos.posAng", "East of north"),
+    Column("offset_east_arcsec", _LIST, "arcsec", "pos.cartesian.x", "Middle of the ellipse, east of the centre"),
+    Column("offset_north_arcsec", _LIST, "arcsec", "pos.cartesian.y", "Middle of the ellipse, north of the centre"),
     Column("flags", _FLAGS, "", "meta.code.qual", "Bits per radius"),
     Column("object_flags", _INTEGER, "", "meta.code.qual", "Bits per object and band"),
     Column("centre_ra", _NUMBER, "deg", "pos.eq.ra", "Right ascension of the measured centre, ICRS"),

@@ -13,7 +13,7 @@ from photutils.isophote import Ellipse, EllipseGeometry
 
 from storage.cutouts import TARGET, Cutout
 from tasks.errors import SourceRejected
-from tasks.sky.photometry import magnitude, magnitude_error, position_angles
+from tasks.sky.photometry import magnitude, magnitude_error, position_angles, sky_offsets
 from tasks.sky.prepare import jacobian_at, read_wcs
 from tasks.sky.profile import ObjectFlag, Profile, unmeasured
 
@@ -97,6 +97,7 @@ def _profile(
     place = float(np.median(x)), float(np.median(y))
     jacobian = None if wcs is None else jacobian_at(wcs, *place)
     centre = (math.nan, math.nan) if wcs is None else wcs.pixel_to_world_values(*place)
+    east, north = sky_offsets(np.column_stack([x, y]) - place, jacobian, scale)
     intensity, error = intensity * unit, np.nan_to_num(error) * unit
     return Profile(
         cutout.object_id,
@@ -109,6 +110,8 @@ def _profile(
         mu_error=magnitude_error(intensity, error),
         ellipticity=flat,
         position_angle=position_angles(angle, jacobian),
+        offset_east_arcsec=east,
+        offset_north_arcsec=north,
         flags=np.zeros(sma.size, dtype=np.int32),
         object_flags=int(ObjectFlag.ESTIMATED_VARIANCE),
         ra=cutout.ra,

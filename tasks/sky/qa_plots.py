@@ -88,9 +88,11 @@ def ellipse_radius(
     found = np.full(np.shape(dx), np.inf)
     before = np.zeros(np.shape(dx))
     inner = 0.0
-    for radius, flat, angle in zip(profile.radius_arcsec, *_shapes(profile), strict=True):
-        along = east * np.sin(angle) + north * np.cos(angle)
-        across = east * np.cos(angle) - north * np.sin(angle)
+    for radius, flat, angle, right, up in zip(
+        profile.radius_arcsec, *_shapes(profile), *_offsets(profile), strict=True
+    ):
+        along = (east - right) * np.sin(angle) + (north - up) * np.cos(angle)
+        across = (east - right) * np.cos(angle) - (north - up) * np.sin(angle)
         here = np.hypot(along, across / max(1 - flat, 0.02)) - radius
         new = np.isinf(found) & (here <= 0)
         share = before[new] / np.maximum(before[new] - here[new], 1e-12) if inner else 1 + here[new] / radius
@@ -102,6 +104,13 @@ def ellipse_radius(
 def _shapes(profile: Profile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return ellipticity and position angle (radians) at each radius; round and north where they are not known."""
     return np.nan_to_num(profile.ellipticity), np.radians(np.nan_to_num(profile.position_angle))
+
+
+def _offsets(profile: Profile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how far east and north of the centre the middle of each ellipse lies; nowhere where that is not said."""
+    known = profile.offset_east_arcsec.size == profile.radius_arcsec.size
+    nowhere = np.zeros(profile.radius_arcsec.size)
+    return (profile.offset_east_arcsec, profile.offset_north_arcsec) if known else (nowhere, nowhere)
 
 
 def model_image(profile: Profile, radius: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -229,14 +238,16 @@ def _draw_ellipses(panel: Axes, view: _View, profile: Profile, *, shift: float) 
         panel.contour(dx + view.x + shift, dy + view.y, view.masked, levels=[0.5], colors=MASK, linewidths=0.7)
     frame = Rectangle((left + shift, low), right - left, high - low, transform=panel.transData)
     inverse = np.linalg.inv(view.jacobian)
-    flat, angle = _shapes(profile)
+    (flat, angle), (east, north) = _shapes(profile), _offsets(profile)
     turn = np.linspace(0, 2 * np.pi, 73)
     count = profile.radius_arcsec.size
     for index in np.unique(np.linspace(min(count - 1, count // 4), count - 1, _DRAWN_ELLIPSES).astype(int)):
         radius = profile.radius_arcsec[index]
         along, across = radius * np.cos(turn), radius * (1 - flat[index]) * np.sin(turn)
         sine, cosine = np.sin(angle[index]), np.cos(angle[index])
-        places = inverse @ np.stack([along * sine + across * cosine, along * cosine - across * sine])
+        places = inverse @ np.stack(
+            [along * sine + across * cosine + east[index], along * cosine - across * sine + north[index]]
+        )
         style = ":" if profile.flags[index] & RadiusFlag.LOW_SIGNAL else "-"
         line = panel.plot(places[0] + view.x + shift, places[1] + view.y, color=ELLIPSE, linewidth=0.8, linestyle=style)
         line[0].set_clip_path(frame)

@@ -56,6 +56,8 @@ def measured(object_id: str, band: str, *, seed: int, radii: int, place: tuple[f
         radius_arcsec=np.geomspace(0.5, 20, radii),
         ellipticity=rng.uniform(size=radii),
         position_angle=rng.uniform(0, 180, radii),
+        offset_east_arcsec=rng.normal(size=radii),
+        offset_north_arcsec=rng.normal(size=radii),
         flags=rng.integers(0, 63, radii, dtype=np.int32),
         object_flags=2,
         ra=place[0],
