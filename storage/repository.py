@@ -58,6 +58,15 @@ def read_session(location: Location, snapshot: str | None, *, what: str) -> icec
         raise NotFound(f"{location}: {which} here ({str(error).strip().splitlines()[-1].strip()})") from error
 
 
+def has_snapshot(location: Location, snapshot: str) -> bool:
+    """Return whether a state is one of a repository's."""
+    try:
+        open_repository(location).lookup_snapshot(snapshot)
+    except (NotFound, icechunk.IcechunkError):
+        return False
+    return True
+
+
 def open_or_make_repository(location: Location, *, chunks_per_manifest: int | None = None) -> icechunk.Repository:
     """Return a repository, made where there is none.
 

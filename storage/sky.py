@@ -19,8 +19,8 @@ array                           shape           dtype     meaning
 
 A chunk is one object, so a batch rewrites no other. What is 0 all over (no mask bits, no variance) is not stored, and
 padding compresses to nothing. An object written again gets a new row: the last record of an id is in force, older
-snapshots keep the older one. ``catalogue.parquet`` beside the repository is made from the records; where it is
-missing or older than the store, whoever reads makes it anew.
+snapshots keep the older one. ``catalogue.parquet`` beside the repository is made from the records; whoever reads
+another state than the file's takes from it what still holds, and reads only the records that are missing.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ import contextlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import icechunk
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xarray as xr
 import zarr
@@ -45,7 +46,7 @@ from storage.cutouts import Cutout
 from storage.errors import LocationFailed, NotFound, TileBusy
 from storage.location import Location, resolve
 from storage.locks import hold
-from storage.repository import BRANCH, open_or_make_repository, read_session
+from storage.repository import BRANCH, has_snapshot, open_or_make_repository, read_session
 from storage.schema import encode_record
 from storage.sky_schema import (
     PLANES,
@@ -69,6 +70,8 @@ CHUNKS_PER_MANIFEST = 2048
 """What a commit lists anew: the objects beside those that it adds, and not the whole store."""
 _COMMIT_ATTEMPTS = 10
 _INT64 = 2**63
+
+_INTEGER = "^(0|-?[1-9][0-9]{0,18})$"
 
 _TEXT, _NUMBER, _COUNT = pa.string(), pa.float64(), pa.int64()
 CATALOGUE_COLUMNS = {
@@ -154,13 +157,6 @@ class SkyReader:
         self._session = read_session(location, snapshot, what="sky store")
         self._root = _open_root(self._session)
         self._table = _table_of(location, self._session.snapshot_id, self._root, keep=snapshot is None)
-        self.catalogue: pd.DataFrame = self._table.to_pandas()
-        self._places = {
-            object_id: (group, row, record)
-            for object_id, group, row, record in zip(
-                self.ids, *(self._table[name].to_pylist() for name in ("group", "row", "record")), strict=True
-            )
-        }
         self._texts, self._psfs = _array(self._root, "objects/record"), _array(self._root, "objects/psf")
         self._group = lru_cache(maxsize=256)(self._open_group)
         self._records = lru_cache(maxsize=64)(self._read_records)
@@ -170,7 +166,17 @@ class SkyReader:
         """Return the id of the state that is read."""
         return str(self._session.snapshot_id)
 
-    @property
+    @cached_property
+    def catalogue(self) -> pd.DataFrame:
+        """Return one row for each object in force, in order of arrival."""
+        return self._table.to_pandas()
+
+    def rows_of(self, ids: Iterable[str]) -> pd.DataFrame:
+        """Return the catalogue's rows of those objects that are there, ids as strings."""
+        rows = _select(self._table, ids)
+        return rows.set_column(0, "object_id", rows["object_id"].cast(_TEXT)).to_pandas()
+
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """Return the id of every object as a string, in the order of the catalogue."""
         return tuple(map(str, self._table["object_id"].to_pylist()))
@@ -217,7 +223,13 @@ class SkyReader:
     def _place(self, object_id: str) -> tuple[str, int, int]:
         if object_id not in self._places:
             raise NotFound(f"{self.location}: no object {object_id!r} in snapshot {self.snapshot}")
-        return self._places[object_id]
+        index = self._places[object_id]
+        group, row, record = (self._table[name][index].as_py() for name in ("group", "row", "record"))
+        return group, row, record
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {object_id: index for index, object_id in enumerate(self.ids)}
 
     def _record(self, index: int) -> dict[str, Any]:
         chunk = self._texts.chunks[0]
@@ -300,7 +312,8 @@ def _open_or_lay_out(session: icechunk.Session, survey: str, terms: str) -> tupl
 
 
 def _what_is_new(cutouts: Sequence[Cutout], digests: Sequence[str], table: pa.Table) -> list[tuple[Cutout, str]]:
-    known = dict(zip(map(str, table["object_id"].to_pylist()), table["digest"].to_pylist(), strict=True))
+    there = _select(table, [cutout.object_id for cutout in cutouts])
+    known = dict(zip(map(str, there["object_id"].to_pylist()), there["digest"].to_pylist(), strict=True))
     fresh = []
     for cutout, digest in zip(cutouts, digests, strict=True):
         if known.get(cutout.object_id) != digest:
@@ -455,13 +468,18 @@ def _open_dataset(reader: SkyReader, path: str, rows: pd.DataFrame) -> xr.Datase
 
 
 def _table_of(location: Location, snapshot: str, root: zarr.Group, *, keep: bool) -> pa.Table:
-    """Return the catalogue of a state: as it lies beside the store where it is of this state, else from the records."""
-    table = _stored_catalogue(location)
-    if table is not None and (table.schema.metadata or {}).get(SNAPSHOT_KEY) == snapshot.encode():
+    """Return the catalogue of a state: as it lies beside the store where it is of this state.
+
+    What is in force in another state and was written by this one's end is in force here; the other records are read.
+    """
+    table, of = _stored_catalogue(location)
+    if of == snapshot:
         return table
-    texts = np.asarray(_array(root, "objects/record")[:])
-    records = [read_record(str(text)) | {"record": index} for index, text in enumerate(texts)]
-    table = _merge(_empty_catalogue(), _to_catalogue(records))
+    texts = _array(root, "objects/record")
+    known = table if of and has_snapshot(location, of) else _empty_catalogue()
+    known = known.filter(pc.less(known["record"], texts.shape[0]))
+    missing = np.setdiff1d(np.arange(texts.shape[0]), known["record"].to_numpy())
+    table = _merge(known, _to_catalogue(_records_at(texts, missing)))
     if keep:
         # who may only read makes it again each time
         with contextlib.suppress(LocationFailed):
@@ -469,11 +487,22 @@ def _table_of(location: Location, snapshot: str, root: zarr.Group, *, keep: bool
     return table
 
 
-def _stored_catalogue(location: Location) -> pa.Table | None:
+def _stored_catalogue(location: Location) -> tuple[pa.Table, str]:
+    """Return the catalogue beside a store, and which state it is of; empty where there is none."""
     try:
-        return pq.read_table(io.BytesIO(location.read_bytes(CATALOGUE)))
+        table = pq.read_table(io.BytesIO(location.read_bytes(CATALOGUE)))
     except (NotFound, pa.ArrowInvalid):
-        return None
+        return _empty_catalogue(), ""
+    return table, (table.schema.metadata or {}).get(SNAPSHOT_KEY, b"").decode()
+
+
+def _records_at(texts: zarr.Array, places: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Yield the records at some places, in order; chunks without any are not read."""
+    side = texts.chunks[0]
+    for chunk in np.unique(places // side):
+        held = np.asarray(texts[chunk * side : (chunk + 1) * side])
+        for place in places[places // side == chunk]:
+            yield read_record(str(held[place % side])) | {"record": int(place)}
 
 
 def _write_catalogue(location: Location, table: pa.Table, snapshot: str) -> None:
@@ -512,15 +541,23 @@ def _joined(words: Iterable[str]) -> str:
 
 def _merge(old: pa.Table, new: pa.Table) -> pa.Table:
     """Return the rows in force, in order of arrival: of rows of one id the last; ids int64 where all are integers."""
-    if not pa.types.is_string(old["object_id"].type):
-        old = old.set_column(0, "object_id", old["object_id"].cast(_TEXT))
-    table = pa.concat_tables([old, new])
-    ids = table["object_id"].to_pylist()
-    last = {object_id: index for index, object_id in enumerate(ids)}
-    table = table.take(pa.array(sorted(last.values()), type=_COUNT))
-    if ids and all(map(_is_int64, last)):
-        return table.set_column(0, "object_id", pa.array(map(int, table["object_id"].to_pylist()), type=_COUNT))
+    old = old.set_column(0, "object_id", old["object_id"].cast(_TEXT))
+    shared = pc.is_in(old["object_id"], value_set=new["object_id"].combine_chunks())
+    rivals = pa.concat_tables([old.filter(shared), new]).sort_by("record")
+    last = {object_id: index for index, object_id in enumerate(rivals["object_id"].to_pylist())}
+    winners = rivals.take(pa.array(last.values(), type=_COUNT))
+    table = pa.concat_tables([old.filter(pc.invert(shared)), winners]).sort_by("record")
+    if len(table) and pc.all(pc.match_substring_regex(table["object_id"], _INTEGER)).as_py():
+        with contextlib.suppress(pa.ArrowInvalid):  # more digits than 64 bits hold
+            return table.set_column(0, "object_id", table["object_id"].cast(_COUNT))
     return table
+
+
+def _select(table: pa.Table, ids: Iterable[str]) -> pa.Table:
+    """Return the rows of some ids."""
+    kind = table["object_id"].type
+    values = list(ids) if kind == _TEXT else [int(object_id) for object_id in ids if _is_int64(object_id)]
+    return table.filter(pc.is_in(table["object_id"], value_set=pa.array(values, type=kind)))
 
 
 def _is_int64(text: str) -> bool:

@@ -176,7 +176,7 @@ class _Batch:
         return {row.object_id: Measured(row, tuple(profiles[row.object_id])) for row in rows}
 
     def _gather(self, targets: Sequence[Target]) -> list[Found]:
-        held = held_in_store(self.store, self.job.request, self.job.run)
+        held = held_in_store(self.store, self.job.request, self.job.run, targets)
 
         def gather(target: Target) -> Found:
             return Found(target) if is_held(target, held) else self._fetch(target)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -372,15 +371,17 @@ def plan_extraction(request: ExtractionRequest) -> ExtractionPlan:
     source, found, root = request.open_source(), read_target_list(request), resolve(request.warehouse)
     run = None if request.refresh else _same_run(root, _digest(request, found))
     batches = plan_batches(found.targets, request)[-1] + 1
-    held = held_in_store(root / "sky" / source.name, request, run)
+    held = held_in_store(root / "sky" / source.name, request, run, found.targets)
     left = [target for target in found.targets if not is_held(target, held)]
     size = sum(expected_bytes(target, request) for target in left)
     finished = len(run.location.list_names("objects/")) if run else 0
     return ExtractionPlan(found, batches, len(found.targets) - len(left), size, run, finished)
 
 
-def held_in_store(store: Location, request: ExtractionRequest, run: Run | None) -> dict[str, tuple[float, float]]:
-    """Return position by id of those objects of the store that need not be fetched again.
+def held_in_store(
+    store: Location, request: ExtractionRequest, run: Run | None, targets: Sequence[Target]
+) -> dict[str, tuple[float, float]]:
+    """Return position by id of those targets whose cutouts in the store need not be fetched again, if they still lie there.
 
     A file may have changed since another run; what this run stored itself is as frozen as its targets.
     """
@@ -391,10 +392,9 @@ def held_in_store(store: Location, request: ExtractionRequest, run: Run | None) 
     digest = f"{request.source_digest}-"
     this_run_only = request.refresh or request.source.startswith("folder:")
     prefix = f"{digest}{run.id if run else ''}-" if this_run_only else digest
-    table = reader.catalogue
-    own = table["batch"].astype(str).str.startswith(prefix).to_numpy()
-    ids = compress(reader.ids, own)
-    return dict(zip(ids, zip(table["ra"][own], table["dec"][own], strict=True), strict=True))
+    rows = reader.rows_of(target.object_id for target in targets)
+    rows = rows[rows["batch"].astype(str).str.startswith(prefix)]
+    return dict(zip(rows["object_id"], zip(rows["ra"], rows["dec"], strict=True), strict=True))
 
 
 def is_held(target: Target, held: Mapping[str, tuple[float, float]]) -> bool:

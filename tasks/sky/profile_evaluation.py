@@ -7,7 +7,9 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ SIGNAL_BINS = (3.0, 5.0, 10.0, 30.0, 100.0, math.inf)
 PHOTUTILS = "photutils"
 PROFILES_PARQUET = "profiles.parquet"
 REPORT, PICTURE = "evaluation.json", "evaluation.png"
+READERS = 4
+"""States of a store that are open at once: a batch's rows name one, and lie together."""
 _FEWEST = 3
 
 
@@ -368,12 +372,12 @@ def _measure_photutils(
     method, pool = open_method(PHOTUTILS), pool_of(os.cpu_count() or 1, warm_up)
     wanted = list(dict.fromkeys((row.object_id, row.snapshot) for row in measured if row.snapshot))
     bands = tuple(dict.fromkeys(row.band for row in measured))
-    readers = _readers(root, {snapshot for _, snapshot in wanted})
+    readers_at = lru_cache(maxsize=READERS)(partial(_readers, root))
     done: list[Profile] = []
 
     def one(asked: tuple[str, str]) -> tuple[Profile, ...]:
         object_id, snapshot = asked
-        cutout = _read(readers.get(snapshot, ()), object_id)
+        cutout = _read(readers_at(snapshot), object_id)
         try:
             if cutout is None:
                 raise ConfigurationError(f"no cutout of {object_id} in {root}")
@@ -397,14 +401,12 @@ def _warehouse_of(product: str) -> Location | None:
     return next((resolve(str(parent)) for parent in path.parents if (parent / "sky").is_dir()), None)
 
 
-def _readers(root: Location, snapshots: set[str]) -> dict[str, list[SkyReader]]:
-    found: dict[str, list[SkyReader]] = {}
+def _readers(root: Location, snapshot: str) -> list[SkyReader]:
+    """Return a reader of each store that has a state."""
+    found = []
     for survey in (root / "sky").list_folders():
-        for snapshot in snapshots:
-            try:
-                found.setdefault(snapshot, []).append(SkyReader(root / "sky" / survey, snapshot))
-            except StorageError:
-                continue
+        with suppress(StorageError):
+            found.append(SkyReader(root / "sky" / survey, snapshot))
     return found
 
 
