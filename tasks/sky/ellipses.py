@@ -27,6 +27,8 @@ _LARGEST_DOUBT = 0.3
 """Error of a shape from which on it counts for nothing: the flat middle of a galaxy has no isophotes to fit."""
 _FEWEST_SHARE = 0.4
 _SMOOTHING_SHARE = 0.03
+_SMOOTHED_GOOD = 0.8
+_ALL_GOOD = 0.999
 _CENTRE_STIFFNESS = 0.05
 _CENTRE_FLOOR = 0.03
 _CENTRE_ANCHOR = 0.1
@@ -86,7 +88,7 @@ class Layers:
     images : tuple of ndarray, shape (y, x)
         Sky taken off; holes filled by smoothing.
     good : tuple of ndarray, shape (y, x), bool
-        The same smoothing of what is valid and the object's own, above a half.
+        Valid and the object's own; in smoothed ones, what most of the smoothing's weight is on.
     widths : tuple of float
         Standard deviations of the smoothing, pixels; the first is 0.
     """
@@ -108,7 +110,7 @@ def smooth_layers(image: NDArray[np.floating], good: NDArray[np.bool_], largest_
         weight = ndimage.gaussian_filter(good.astype(np.float32), width)
         total = ndimage.gaussian_filter(images[0].astype(np.float32), width)
         images.append(np.divide(total, weight, out=np.zeros_like(total), where=weight > 1e-3).astype(float))
-        masks.append(weight > 0.5)
+        masks.append(weight > _SMOOTHED_GOOD)
         widths.append(width)
         width *= 2
     return Layers(tuple(images), tuple(masks), tuple(widths))
@@ -202,7 +204,9 @@ def _along(
         rows = layer == index
         places = np.stack([y[rows], x[rows]])
         values[rows] = ndimage.map_coordinates(layers.images[index], places, order=1, mode="nearest")
-        good[rows] = ndimage.map_coordinates(layers.good[index].view(np.uint8), places, order=0, mode="constant") > 0
+        # all that a value is interpolated from must be good: straight lines from a hole's zeros bend the ellipse
+        held = layers.good[index].view(np.uint8)
+        good[rows] = ndimage.map_coordinates(held, places, np.float32, order=1, mode="constant") > _ALL_GOOD
     return values, good
 
 
