@@ -243,13 +243,21 @@ def pixel_of(wcs: WCS, ra: float, dec: float) -> tuple[float, float]:
 
 def position_of(wcs: WCS, x: float, y: float) -> tuple[float, float]:
     """Return the ICRS position of a pixel, degrees."""
+    ra, dec = positions_of(wcs, np.array([x]), np.array([y]))
+    return float(ra[0]), float(dec[0])
+
+
+def positions_of(
+    wcs: WCS, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ICRS right ascensions and declinations of pixels, degrees, whatever the WCS's axes and frame."""
     from astropy.coordinates import SkyCoord
     from astropy.wcs.utils import wcs_to_celestial_frame
 
     world = wcs.pixel_to_world_values(x, y)
-    longitude, latitude = float(world[wcs.wcs.lng]), float(world[wcs.wcs.lat])
-    found = SkyCoord(longitude, latitude, unit="deg", frame=wcs_to_celestial_frame(wcs)).icrs
-    return float(found.ra.deg) % 360.0, float(found.dec.deg)
+    frame = wcs_to_celestial_frame(wcs)
+    found = SkyCoord(world[wcs.wcs.lng], world[wcs.wcs.lat], unit="deg", frame=frame).icrs
+    return found.ra.deg % 360.0, found.dec.deg
 
 
 def calibration_of(

@@ -12,6 +12,7 @@ from storage.cutouts import TARGET, Cutout
 from tasks.sky.annuli import Annuli, measure_annuli
 from tasks.sky.band_planes import BandPlane
 from tasks.sky.ellipses import Ellipses
+from tasks.sky.fits_images import position_of
 from tasks.sky.geometry import Geometry
 from tasks.sky.noise import Sky
 from tasks.sky.photometry import magnitude, magnitude_error, position_angles, sky_offsets, with_photometry
@@ -69,7 +70,7 @@ def measure_band(
         flags |= int(RadiusFlag.FIXED_GEOMETRY)
     wcs = read_wcs(cutout.wcs)
     jacobian = None if wcs is None else jacobian_at(wcs, ellipses.x, ellipses.y)
-    centre = (math.nan, math.nan) if wcs is None else wcs.pixel_to_world_values(ellipses.x, ellipses.y)
+    centre = (math.nan, math.nan) if wcs is None else position_of(wcs, ellipses.x, ellipses.y)
     east, north = sky_offsets(ellipses.drift[kept], jacobian, scale)
     profile = Profile(
         cutout.object_id,
@@ -88,8 +89,8 @@ def measure_band(
         object_flags=int(_object_flags(cutout, index, plane, geometry, wcs is not None)),
         ra=cutout.ra,
         dec=cutout.dec,
-        centre_ra=float(centre[0]),
-        centre_dec=float(centre[1]),
+        centre_ra=centre[0],
+        centre_dec=centre[1],
         centre_x=ellipses.x,
         centre_y=ellipses.y,
         sky=sky.level * unit,

@@ -12,6 +12,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from numpy.typing import NDArray
 
 from storage.cutouts import TARGET, Cutout
+from tasks.sky.fits_images import pixel_of, positions_of
 from tasks.sky.neighbours import find_sources, source_free
 from tasks.sky.noise import measure_sky, robust_scatter
 
@@ -59,7 +60,7 @@ def expected_place(cutout: Cutout) -> tuple[float, float]:
     wcs = read_wcs(cutout.wcs)
     if wcs is None or not (math.isfinite(cutout.ra) and math.isfinite(cutout.dec)):
         return middle
-    x, y = (float(value) for value in wcs.world_to_pixel_values(cutout.ra, cutout.dec))
+    x, y = pixel_of(wcs, cutout.ra, cutout.dec)
     on_image = math.isfinite(x) and math.isfinite(y) and -0.5 <= x < columns - 0.5 and -0.5 <= y < rows - 0.5
     return (x, y) if on_image else middle
 
@@ -75,8 +76,8 @@ def read_wcs(header: str) -> WCS | None:
 
 
 def jacobian_at(wcs: WCS, x: float, y: float) -> NDArray[np.float64]:
-    """Return offsets (east, north), degrees, per pixel of x and of y at a place: shape (2, 2)."""
-    ra, dec = wcs.pixel_to_world_values([x, x + 0.5, x, x - 0.5, x], [y, y, y + 0.5, y, y - 0.5])
+    """Return ICRS offsets (east, north), degrees, per pixel of x and of y at a place: shape (2, 2)."""
+    ra, dec = positions_of(wcs, x + np.array([0, 0.5, 0, -0.5, 0]), y + np.array([0, 0, 0.5, 0, -0.5]))
     turn = (ra - ra[0] + 180.0) % 360.0 - 180.0
     east = turn * np.cos(np.deg2rad(dec[0]))
     return np.array([[east[1] - east[3], east[2] - east[4]], [dec[1] - dec[3], dec[2] - dec[4]]])

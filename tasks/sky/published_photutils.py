@@ -13,6 +13,7 @@ from photutils.isophote import Ellipse, EllipseGeometry
 
 from storage.cutouts import TARGET, Cutout
 from tasks.errors import SourceRejected
+from tasks.sky.fits_images import position_of
 from tasks.sky.photometry import magnitude, magnitude_error, position_angles, sky_offsets
 from tasks.sky.prepare import jacobian_at, read_wcs
 from tasks.sky.profile import ObjectFlag, Profile, unmeasured
@@ -96,7 +97,7 @@ def _profile(
     wcs = read_wcs(cutout.wcs)
     place = float(np.median(x)), float(np.median(y))
     jacobian = None if wcs is None else jacobian_at(wcs, *place)
-    centre = (math.nan, math.nan) if wcs is None else wcs.pixel_to_world_values(*place)
+    centre = (math.nan, math.nan) if wcs is None else position_of(wcs, *place)
     east, north = sky_offsets(np.column_stack([x, y]) - place, jacobian, scale)
     intensity, error = intensity * unit, np.nan_to_num(error) * unit
     return Profile(
@@ -116,8 +117,8 @@ def _profile(
         object_flags=int(ObjectFlag.ESTIMATED_VARIANCE),
         ra=cutout.ra,
         dec=cutout.dec,
-        centre_ra=float(centre[0]),
-        centre_dec=float(centre[1]),
+        centre_ra=centre[0],
+        centre_dec=centre[1],
         centre_x=place[0],
         centre_y=place[1],
         sky=sky * unit,
