@@ -133,3 +133,27 @@ def sersic_cutout(
         scale,
         source="generated",
     )
+
+
+def exponential_disc(
+    shape: tuple[int, int], *, x: float, y: float, length: float, ellipticity: float = 0.0, angle: float = 0.0
+) -> np.ndarray:
+    """Return an exponential disc of central intensity 1 at the middles of pixels, without noise or PSF.
+
+    Parameters
+    ----------
+    x, y, length : float
+        Pixels.
+    angle : float
+        Radians from the x axis, anticlockwise.
+    """
+    rows, columns = np.indices(shape)
+    along = (columns - x) * math.cos(angle) + (rows - y) * math.sin(angle)
+    across = -(columns - x) * math.sin(angle) + (rows - y) * math.cos(angle)
+    return np.exp(-np.hypot(along, across / (1 - ellipticity)) / length)
+
+
+def point_source(shape: tuple[int, int], *, x: float, y: float, sigma: float) -> np.ndarray:
+    """Return a Gaussian of peak 1."""
+    rows, columns = np.indices(shape)
+    return np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
