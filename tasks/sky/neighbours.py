@@ -18,6 +18,7 @@ _SMALLEST_PIXELS = 9
 _LEVELS = 32
 _FEWEST_ON_TOP = 6
 _PROMINENCE = 1.5
+_CERTAIN_PROMINENCE = 3.0
 _TOP_SIGMA = 6.0
 _LONE_SHARE = 0.5
 _HALO = 1.2
@@ -176,11 +177,9 @@ def _on_top(
     side, and is as sharp as a star or nearly so: pieces of arms are not.
     """
     box = ndimage.find_objects(mine.astype(np.uint8))[0]
-    inside = np.where(mine, smooth, 0.0)[box]
     x, y = middle[0] - box[1].start, middle[1] - box[0].start
-    excess = inside - _turned(inside, x, y)
-    blurred = np.where(mine, wide, 0.0)[box]
-    blurred = blurred - _turned(blurred, x, y)
+    stamp = _Stamp.of(np.where(mine, smooth, 0.0)[box], np.where(mine, wide, 0.0)[box], x, y)
+    inside, excess = stamp.smooth, stamp.excess
     taken = np.zeros(inside.shape, dtype=bool)
     for level in np.geomspace(_DETECTION_SIGMA * scatter, max(inside.max(), 3 * scatter), _LEVELS)[1:]:
         labels, _ = ndimage.label(inside > level)
@@ -189,16 +188,45 @@ def _on_top(
             part = labels[window] == number
             if number in own or part.sum() < _FEWEST_ON_TOP or taken[window][part].any():
                 continue
-            peak, lone = inside[window][part].max(), excess[window][part].sum() / inside[window][part].sum()
-            at = np.argmax(np.where(part, excess[window], -np.inf))
-            sharp = excess[window].ravel()[at] > _SHARPNESS * blurred[window].ravel()[at]
-            top = np.argmax(np.where(part, inside[window], -np.inf))
-            sharp &= inside[window].ravel()[top] > _SHARPNESS_ON_TOP * wide[box][window].ravel()[top]
-            if sharp and peak > _PROMINENCE * level and peak - level > _TOP_SIGMA * scatter and lone > _LONE_SHARE:
+            if stamp.stands_alone(window, part, level=level, scatter=scatter):
                 taken[window] |= part
     whole = np.zeros(mine.shape, dtype=bool)
     whole[box] = _grown(taken, inside, excess, scatter) if taken.any() else taken
     return whole
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    """The object's patch, smoothed, smoothed widely, and each less itself turned by 180 degrees."""
+
+    smooth: NDArray[np.float64]
+    wide: NDArray[np.float64]
+    excess: NDArray[np.float64]
+    wide_excess: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, smooth: NDArray[np.float64], wide: NDArray[np.float64], x: float, y: float) -> _Stamp:
+        return cls(smooth, wide, smooth - _turned(smooth, x, y), wide - _turned(wide, x, y))
+
+    def stands_alone(
+        self, window: tuple[slice, slice], part: NDArray[np.bool_], *, level: float, scatter: float
+    ) -> bool:
+        """Return whether a part that a level cuts off is a neighbour: high above the saddle, lone, sharp unless very high."""
+        peak = float(self.smooth[window][part].max())
+        lone = float(self.excess[window][part].sum() / self.smooth[window][part].sum())
+        if peak - level <= _TOP_SIGMA * scatter or lone <= _LONE_SHARE:
+            return False
+        if peak > _CERTAIN_PROMINENCE * level:
+            return True
+        return peak > _PROMINENCE * level and self._is_sharp(window, part)
+
+    def _is_sharp(self, window: tuple[slice, slice], part: NDArray[np.bool_]) -> bool:
+        at = np.argmax(np.where(part, self.excess[window], -np.inf))
+        top = np.argmax(np.where(part, self.smooth[window], -np.inf))
+        return bool(
+            self.excess[window].ravel()[at] > _SHARPNESS * self.wide_excess[window].ravel()[at]
+            and self.smooth[window].ravel()[top] > _SHARPNESS_ON_TOP * self.wide[window].ravel()[top]
+        )
 
 
 def _grown(
