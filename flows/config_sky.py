@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from flows.config import Dask, Settings, Warehouse
-from tasks.sky.sources import EVERY_BAND, VIEWER_URL, SourceOptions
+from tasks.sky.sources import EVERY_BAND, SMALLEST_SIDE, VIEWER_URL, SourceOptions
 
 
 def _as_names(value: Any) -> Any:
@@ -83,7 +83,9 @@ class ProfilesConfig(Settings):
     columns: Annotated[ColumnSettings, BeforeValidator(_as_pairs)] = Field(
         ColumnSettings(), description="of the list, where their names do not say what they are"
     )
-    size_pixels: int | None = Field(None, ge=8, description="side of a cutout; by default the target's or the source's")
+    size_pixels: int | None = Field(
+        None, ge=SMALLEST_SIDE, description="side of a cutout; by default the target's or the source's"
+    )
     size_arcsec: float | None = Field(None, gt=0, description="the same in arcsec")
     pixel_scale: float | None = Field(
         None, gt=0, description="arcsec per pixel: of what is asked for, or of files that do not say"

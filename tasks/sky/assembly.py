@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from storage.cutouts import BandFacts, Cutout, FluxUnit
 from tasks.errors import Reason, SourceRejected
 from tasks.sky.fits_images import is_mirrored, to_float32
+from tasks.sky.sources import SMALLEST_SIDE
 from tasks.sky.targets import Target
 
 _MISSING_NOTE = "no image in {}"
@@ -145,9 +146,16 @@ def assemble(
     Raises
     ------
     SourceRejected
-        No band that was asked for; planes of different shapes; every pixel empty, or more than `max_empty_share`.
+        No band that was asked for; planes of different shapes; fewer than `SMALLEST_SIDE` pixels a side; every pixel
+        empty, or more than `max_empty_share`.
     """
     chosen, missing = _in_order(planes, bands, source)
+    rows, columns = chosen[0].pixels.shape if size is None else (size, size)
+    if min(rows, columns) < SMALLEST_SIDE:
+        raise SourceRejected(
+            f"{source}: an image of {columns} x {rows} pixels, {SMALLEST_SIDE} a side are needed",
+            reason="invalid-input",
+        )
     said = [*notes, *(note for plane in chosen for note in plane.notes)]
     came = [plane.facts.name for plane in planes]
     taken = [plane.facts.name for plane in chosen if plane.facts.name in came]

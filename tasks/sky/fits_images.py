@@ -48,10 +48,25 @@ _ZERO_POINT_KEYS = (
     *("MAGZERO", "MAGZPT", "MAGZP", "ZEROPT", "ZEROPNT", "ZPT", "ZP", "ZEROPOIN", "PHOTZP", "PHOT_ZP"),
     *("ABMAGZP", "ABZP", "ABMAG", "ABZERO", "ZPAB", "MAG_ZP"),
 )
-_JANSKY = {"Jy": 1.0, "mJy": 1e-3, "uJy": 1e-6, "nJy": 1e-9}
+_JANSKY = re.compile(r"(?P<prefix>[Mmunµμ]?)(Jy|JY|jy|[Jj]ansky)")
+_PREFIXES = {"": 1.0, "M": 1e6, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "n": 1e-9}
 _AB_JANSKY = 8.9
+_MAGGIES = re.compile(r"(maggy|maggies|mgys?)")
+_NANOMAGGIES = re.compile(r"(nano-?magg(y|ies)|nmgys?|nmagg(y|ies))")
+_FLUX_BY_AREA = re.compile(
+    r"(?P<flux>.+?)(?:(?:/|per)pix(?:els?)?|[.*]?pix(?:el)?(?:\^|\*\*)?-1"
+    r"|(?P<arcsec>(?:/|per)(?:sq\.?arcsec|arcsec(?:\^|\*\*)?2)|[.*]?arcsec(?:\^|\*\*)?-2)"
+    r"|(?P<steradian>(?:/|per)sr|[.*]?sr(?:\^|\*\*)?-1))?",
+    re.IGNORECASE,
+)
+_COUNTS = re.compile(
+    r"(adus?|dns?|cps|counts?|cts?|e-?|electrons?|photons?|photo-?electrons?|data(units?|numbers?))"
+    r"((/|per)s(ec(ond)?s?)?|[.*]?s(ec)?(\^|\*\*)?-1)?"
+)
+_NO_UNIT = ("", "none", "unknown", "undef", "undefined", "unitless", "dimensionless", "n/a")
+_PER_WAVELENGTH = re.compile(r"(10\S*)?ergs?\W.*")
+_UNITS = "nanomaggies, maggies, Jy (mJy, uJy, nJy), each also by arcsec^2 or sr, ADU, counts or electrons (per second)"
 _NONLINEAR = re.compile(r"mag(s|nitudes?)?\b|lupt|asinh|log|dex|sqrt")
-_NANOMAGGIES = ("nanomagg", "nmgy", "nmaggy")
 
 
 @dataclass(frozen=True)
@@ -273,22 +288,35 @@ def calibration_of(
     Raises
     ------
     SourceRejected
-        Units that are not linear in flux.
+        With reason ``invalid-input``: a unit that is not linear in flux, or is no flux of one pixel at all.
     """
     said = str(header.get("BUNIT", "")).strip()
-    unit = said.lower()
-    if _NONLINEAR.match(unit):
-        raise SourceRejected(f"the image is in {said}, which is not linear in flux", reason="invalid-input")
-    if unit.startswith(_NANOMAGGIES) or (not unit and (viewer or _is_viewers(header) or is_sdss_frame(header))):
+    unit = re.sub(r"\(.*?\)|\s", "", said)
+    if _NONLINEAR.match(said.lower()):
+        raise SourceRejected(f"the image is in {said} (BUNIT), which is not linear in flux", reason="invalid-input")
+    if not unit and (viewer or _is_viewers(header) or is_sdss_frame(header)):
         return Calibration("nanomaggies", AB_ZERO_POINT, True)
-    if (from_unit := _zero_point_of_unit(said, pixel_scale_arcsec)) is not None:
+    if (from_unit := _zero_point_of_unit(unit, pixel_scale_arcsec)) is not None:
+        if from_unit == AB_ZERO_POINT:
+            return Calibration("nanomaggies", AB_ZERO_POINT, True)
         return Calibration("counts", from_unit, True, (f"{said}: zero point from the unit",))
+    is_counts = unit.lower() in _NO_UNIT or _is_counts(unit)
+    if not (is_counts or _PER_WAVELENGTH.fullmatch(said.lower())):
+        raise SourceRejected(
+            f"the image is in {said} (BUNIT), which is no flux of one pixel: {_UNITS} are understood",
+            reason="invalid-input",
+        )
     found, where = _zero_point_of(header)
     if math.isfinite(found):
         return Calibration("counts", found, True, (f"zero point {found:.4f} from {where}",))
     for key in (band, "*"):
         if key in zero_points:
             return Calibration("counts", float(zero_points[key]), True, (f"zero point {zero_points[key]} as given",))
+    if not is_counts:
+        raise SourceRejected(
+            f"the image is in {said} (BUNIT), a flux by wavelength: give its AB zero point (--zero-point)",
+            reason="invalid-input",
+        )
     return Calibration("counts", AB_ZERO_POINT, False, ("no zero point: magnitudes are instrumental",))
 
 
@@ -427,12 +455,29 @@ def _zero_point_of(header: Header) -> tuple[float, str]:
 
 
 def _zero_point_of_unit(unit: str, scale_arcsec: float) -> float | None:
-    """Return the AB magnitude of one unit per pixel, or None for counts."""
-    plain = unit.replace(" ", "").removesuffix("/pix").removesuffix("/pixel").removesuffix("pix-1")
-    if plain in _JANSKY:
-        return _AB_JANSKY - 2.5 * math.log10(_JANSKY[plain])
-    if plain.lower() in ("maggy", "maggies", "mgy"):
-        return 0.0
-    if plain in ("MJy/sr", "MJysr-1") and math.isfinite(scale_arcsec):
-        return _AB_JANSKY - 2.5 * math.log10(1e6 * math.radians(scale_arcsec / 3600.0) ** 2)
-    return None
+    """Return the AB magnitude of one unit in a pixel, or None where the unit does not say; text without spaces."""
+    match = _FLUX_BY_AREA.fullmatch(unit)
+    if match is None:
+        return None
+    area = 1.0
+    if match["arcsec"] or match["steradian"]:
+        area = scale_arcsec**2 if match["arcsec"] else math.radians(scale_arcsec / 3600.0) ** 2
+    flux = match["flux"]
+    if _NANOMAGGIES.fullmatch(flux.lower()):
+        whole = AB_ZERO_POINT
+    elif _MAGGIES.fullmatch(flux.lower()):
+        whole = 0.0
+    elif (jansky := _JANSKY.fullmatch(flux)) and (flux != "MJY" or match["steradian"]):  # alone it may be milli
+        whole = _AB_JANSKY - 2.5 * math.log10(_PREFIXES[jansky["prefix"]])
+    else:
+        return None
+    return whole - 2.5 * math.log10(area) if math.isfinite(area) and area > 0 else None
+
+
+def _is_counts(unit: str) -> bool:
+    match = _FLUX_BY_AREA.fullmatch(unit)
+    return (
+        match is not None
+        and not (match["arcsec"] or match["steradian"])
+        and bool(_COUNTS.fullmatch(match["flux"].lower()))
+    )

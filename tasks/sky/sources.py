@@ -16,6 +16,8 @@ from tasks.sky.targets import Target
 VIEWER_URL = "https://www.legacysurvey.org/viewer"
 VIEWER_LIMITS = HttpLimits(concurrent=4, requests_per_s=4.0)
 EVERY_BAND = "*"
+SMALLEST_SIDE, LARGEST_SIDE = 16, 20_000
+"""Pixels a side of a cutout: in fewer neither the sky nor an ellipse can be told."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,10 @@ def open_source(text: str, *, bands: Sequence[str] = (), options: SourceOptions 
 def _check(options: SourceOptions, bands: Sequence[str]) -> None:
     if len(set(bands)) < len(bands):
         raise ConfigurationError(f"bands {', '.join(bands)}: each once is expected")
-    if options.size_pixels is not None and not 8 <= options.size_pixels <= 20_000:
-        raise ConfigurationError(f"a size of {options.size_pixels} pixels: 8 to 20000 is expected")
+    if options.size_pixels is not None and not SMALLEST_SIDE <= options.size_pixels <= LARGEST_SIDE:
+        raise ConfigurationError(
+            f"a size of {options.size_pixels} pixels: {SMALLEST_SIDE} to {LARGEST_SIDE} is expected"
+        )
     if options.pixel_scale_arcsec is not None and not options.pixel_scale_arcsec > 0:
         raise ConfigurationError(f"a pixel scale of {options.pixel_scale_arcsec} arcsec: above 0 is expected")
     if not 0 <= options.max_empty_share <= 1:

@@ -79,7 +79,7 @@ def test_bands_of_different_shapes_are_refused() -> None:
 
 
 @settings(max_examples=40)
-@given(st.integers(1, 70), st.floats(-5, 65), st.floats(-5, 45))
+@given(st.integers(16, 70), st.floats(-5, 65), st.floats(-5, 45))
 def test_a_cut_holds_the_target_within_half_a_pixel_of_its_middle_and_keeps_the_sky(
     size: int, x: float, y: float
 ) -> None:
@@ -122,6 +122,15 @@ def test_a_band_without_any_data_is_noted_and_does_not_count_against_the_others(
     assert "no data in g" in cutout.notes
     with pytest.raises(SourceRejected, match="every pixel is zero"):
         assembled(plane("g", valid=np.zeros(SHAPE, bool)))
+
+
+def test_an_image_of_less_than_16_pixels_a_side_is_refused() -> None:
+    small = plane(pixels=noise((40, 15)), valid=np.ones((40, 15), bool))
+    for refused in (lambda: assembled(small), lambda: assembled(plane(), size=15)):
+        with pytest.raises(SourceRejected, match=r"an image of 15 x (40|15) pixels, 16 a side are needed") as found:
+            refused()
+        assert found.value.reason == "invalid-input"
+    assert assembled(plane(), size=16).shape == (16, 16)
 
 
 def test_a_constant_image_is_refused() -> None:

@@ -181,6 +181,17 @@ def test_a_cube_and_old_keys_have_a_wcs_without_a_warning(recwarn: pytest.Warnin
         ({"MAGZERO": 30.0}, ("counts", 30.0, True)),
         ({"BUNIT": "ELECTRONS/S", "ZP": 26.27}, ("counts", 26.27, True)),
         ({"BUNIT": "maggies"}, ("counts", 0.0, True)),
+        ({"BUNIT": "nmgy / pixel"}, ("nanomaggies", 22.5, True)),
+        ({"BUNIT": "nmgy.arcsec**-2"}, ("counts", 27.5, True)),
+        ({"BUNIT": "JY"}, ("counts", 8.9, True)),
+        ({"BUNIT": "mJy/pix"}, ("counts", 16.4, True)),
+        ({"BUNIT": "uJy"}, ("counts", 23.9, True)),
+        ({"BUNIT": "UNKNOWN"}, ("counts", 22.5, False)),
+        ({"BUNIT": "electron / s"}, ("counts", 22.5, False)),
+        ({"BUNIT": "DNs"}, ("counts", 22.5, False)),
+        ({"BUNIT": "Counts s^-1"}, ("counts", 22.5, False)),
+        ({"BUNIT": "e-/sec/pixel"}, ("counts", 22.5, False)),
+        ({"BUNIT": "erg/s/cm2/Angstrom", "MAGZERO": 21.1}, ("counts", 21.1, True)),
         ({"BUNIT": "nJy"}, ("counts", 8.9 + 22.5, True)),
         ({"MAGZERO": "none"}, ("counts", 22.5, False)),
         ({}, ("counts", 22.5, False)),
@@ -192,7 +203,8 @@ def test_units_and_zero_points_of_headers(keys: dict[str, object], expected: tup
 
 def test_surface_brightness_units_become_a_zero_point_by_the_pixels_area() -> None:
     area = math.radians(0.1 / 3600) ** 2
-    assert calibrated(BUNIT="MJy/sr")[1] == pytest.approx(-2.5 * math.log10(1e6 * area / 3631), abs=1e-3)
+    for unit in ("MJy/sr", "MJY/SR", "MJy sr-1", "MJy.sr**-1"):
+        assert calibrated(BUNIT=unit)[1] == pytest.approx(-2.5 * math.log10(1e6 * area / 3631), abs=1e-3)
 
 
 def test_a_header_goes_before_the_option_and_the_bands_own_before_every_bands() -> None:
@@ -208,6 +220,18 @@ def test_a_header_goes_before_the_option_and_the_bands_own_before_every_bands() 
 def test_units_that_are_not_linear_are_refused(unit: str) -> None:
     with pytest.raises(SourceRejected, match="not linear"):
         calibrated(BUNIT=unit)
+
+
+@pytest.mark.parametrize("unit", ["K", "JY/BEAM", "Jy/beam", "km/s", "m", "MJY", "counts/arcsec2", "nothing known"])
+def test_units_that_are_no_flux_of_a_pixel_are_refused_by_name(unit: str) -> None:
+    with pytest.raises(SourceRejected, match=rf"{unit} \(BUNIT\), which is no flux of one pixel") as refused:
+        calibrated(BUNIT=unit, MAGZERO=25.0)
+    assert refused.value.reason == "invalid-input"
+
+
+def test_a_flux_by_wavelength_needs_a_zero_point() -> None:
+    with pytest.raises(SourceRejected, match=r"erg/s/cm2/A \(BUNIT\), a flux by wavelength: give its AB zero point"):
+        calibrated(BUNIT="erg/s/cm2/A")
 
 
 def test_hubbles_zero_point_comes_from_its_photometric_keys(shared_data: Path) -> None:
