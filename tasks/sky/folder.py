@@ -17,6 +17,7 @@ from tasks.errors import ConfigurationError, SourceRejected, SourceUnavailable
 from tasks.sky.assembly import Frame, assemble
 from tasks.sky.fits_images import (
     Image,
+    is_sdss_frame,
     pixel_of,
     pixel_scale_arcsec,
     position_of,
@@ -25,6 +26,7 @@ from tasks.sky.fits_images import (
 )
 from tasks.sky.folder_names import FileName, list_folder, parse_name
 from tasks.sky.planes import plane_of
+from tasks.sky.sdss_psf import psf_field_name, psf_widths, with_width
 from tasks.sky.sources import SourceOptions
 from tasks.sky.target_columns import ColumnNames
 from tasks.sky.targets import Target, TargetList, digest_of, read_targets
@@ -77,13 +79,16 @@ class FolderSource:
         scale = self._scale(wcs, where) if wcs is not None else self._given_scale(where)
         placed, centre, notes = self._place(target, first, wcs)
         planes = [
-            plane_of(
-                image,
-                others,
-                band=image.band,
-                pixel_scale_arcsec=scale,
-                zero_points=self._options.zero_points,
-                where=where,
+            with_width(
+                plane_of(
+                    image,
+                    others,
+                    band=image.band,
+                    pixel_scale_arcsec=scale,
+                    zero_points=self._options.zero_points,
+                    where=where,
+                ),
+                _widths_beside(files[0].path, image),
             )
             for image in self._named(images, where)
         ]
@@ -226,6 +231,17 @@ def targets_of_folder(folder: Path, *, columns: ColumnNames | None = None) -> Ta
         digest=digest_of(targets),
         notes=("positions from the images",),
     )
+
+
+def _widths_beside(path: Path, image: Image) -> dict[str, float]:
+    """Return the widths of the point spread functions of an SDSS frame's field, where its psField lies beside it."""
+    if not is_sdss_frame(image.header):
+        return {}
+    beside = path.with_name(psf_field_name(image.header))
+    try:
+        return psf_widths(beside.read_bytes(), str(beside))
+    except (OSError, SourceRejected):
+        return {}
 
 
 def _check_one_grid(images: Sequence[Image], wcs: WCS | None, where: str) -> None:

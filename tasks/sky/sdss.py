@@ -6,12 +6,13 @@ import math
 from typing import Any
 
 from storage.cutouts import Cutout
-from tasks.errors import SourceRejected
+from tasks.errors import SourceError, SourceRejected
 from tasks.sky.answers import Answers
 from tasks.sky.assembly import Frame, Plane, assemble, cut
 from tasks.sky.fits_images import pixel_of, pixel_scale_arcsec, read_images, wcs_of
 from tasks.sky.legacy import DEFAULT_SIZE
 from tasks.sky.planes import plane_of
+from tasks.sky.sdss_psf import psf_field_url, psf_widths, with_width
 from tasks.sky.sources import SourceOptions
 from tasks.sky.target_queries import asked, sdss_cone
 from tasks.sky.targets import Target, require_position
@@ -60,17 +61,19 @@ class SdssSource:
         size = target.size_pixels or self._options.size_pixels or DEFAULT_SIZE
         found = [self._plane(url, target, size, deadline) for url in urls.values()]
         (_, frame), offsets = found[0], [abs(offset) for _, frame in found for offset in _offsets(frame, size)]
-        note = f"each band is cut to the nearest pixel: off by up to {max(offsets):.2f}"
+        widths, notes = self._psf_widths(next(iter(urls.values())), deadline)
+        if len(found) > 1:
+            notes.append(f"each band is cut to the nearest pixel: off by up to {max(offsets):.2f}")
         return assemble(
             target,
-            [plane for plane, _ in found],
+            [with_width(plane, widths) for plane, _ in found],
             frame,
             size=None,
             bands=self.bands,
             max_empty_share=self._options.max_empty_share,
             source=next(iter(urls.values())),
             empty_reason="no-data",
-            notes=[note] if len(found) > 1 else [],
+            notes=notes,
         )
 
     def frames_of(self, target: Target, *, deadline: float | None = None) -> dict[str, str]:
@@ -98,6 +101,16 @@ class SdssSource:
             matches=nearest, band=list(self.bands), data_release=self.release, cache=False, show_progress=False
         )
         return {band: str(file._target) for band, file in zip(self.bands, files, strict=True)}
+
+    def _psf_widths(self, frame: str, deadline: float | None) -> tuple[dict[str, float], list[str]]:
+        """Return the widths of the field's point spread functions, by band, and what to say where there are none."""
+        url = psf_field_url(frame)
+        if not self._options.psf or not url:
+            return {}, []
+        try:
+            return psf_widths(self.answers.fits(url, deadline=deadline), url), []
+        except SourceError as error:
+            return {}, [f"no point spread function ({error.reason})"]
 
     def _plane(self, url: str, target: Target, size: int, deadline: float | None) -> tuple[Plane, Frame]:
         """Return a frame's square about a target, and where it lies."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from tasks.sky.targets import Target
 
 LIMITS = HttpLimits(attempts=2, backoff_s=0.02, requests_per_s=10_000)
 FRAME = "galaxies/sdss_nearby_misc/frame_files/frame-r-001000-1-0100.fits.bz2"
+PSF_FIELD = "galaxies/sdss_nearby_misc/frame_files/psField-001000-1-0100.fit"
+ARCHIVED = "/sas/dr17/eboss/photo/redux/301/1000/objcs/1/psField-001000-1-0100.fit"
 MIDDLE = (358.5918, 60.0300)
 
 pytestmark = pytest.mark.server
@@ -33,13 +36,15 @@ def options(tmp_path: Path) -> SourceOptions:
 def test_the_field_of_the_nearest_object_is_cut_out_of_its_frames(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frame = (shared_data / FRAME).read_bytes()
+    frame, psf_field = (shared_data / FRAME).read_bytes(), (shared_data / PSF_FIELD).read_bytes()
     rows = [(MIDDLE[0] + 0.01, MIDDLE[1], 999, 5), (MIDDLE[0] - 0.0003, MIDDLE[1], 1000, 100)]
     lines = [f"{ra},{dec},12376,{run},301,1,{field}" for ra, dec, run, field in rows]
 
     def service(path: str, query: dict[str, str]) -> Reply:
         if path.endswith(".bz2"):
             return Reply(frame) if path.endswith("/301/1000/1/frame-r-001000-1-0100.fits.bz2") else NOT_FOUND
+        if path.endswith(".fit"):
+            return Reply(psf_field) if path.endswith(ARCHIVED) else NOT_FOUND
         return Reply(("#Table1\nra,dec,objid,run,rerun,camcol,field\n" + "\n".join(lines) + "\n").encode())
 
     with serve_sky(service) as server:
@@ -47,7 +52,10 @@ def test_the_field_of_the_nearest_object_is_cut_out_of_its_frames(
         monkeypatch.setattr(conf, "sas_baseurl", f"{server.url}/sas")
         found = SdssSource(bands=("r",), options=options(tmp_path))
         cutout = found.fetch(Target("x", *MIDDLE))
-        assert [path.split("/")[-1] for path, _, _ in server.requests[1:]] == ["frame-r-001000-1-0100.fits.bz2"]
+        assert [path.split("/")[-1] for path, _, _ in server.requests[1:]] == [
+            "frame-r-001000-1-0100.fits.bz2",
+            "psField-001000-1-0100.fit",
+        ]
         assert "/dr17/eboss/photoObj/frames/" in server.requests[1][0]
         with pytest.raises(SourceRejected) as missing:
             SdssSource(bands=("g",), options=options(tmp_path)).fetch(Target("x", *MIDDLE))
@@ -59,8 +67,33 @@ def test_the_field_of_the_nearest_object_is_cut_out_of_its_frames(
     assert cutout.flux_unit == "nanomaggies"
     assert (cutout.bands[0].ivar_source, cutout.bands[0].release) == ("survey", "rerun 301")
     assert 1 / np.sqrt(np.median(cutout.ivar)) == pytest.approx(0.031, rel=0.05)
+    assert cutout.bands[0].psf_fwhm_arcsec == pytest.approx(3.0553, abs=1e-4)
     assert found.name == "sdss-dr17"
     assert pixel_of(WCS(moved), *MIDDLE) == pytest.approx((19.5, 19.5), abs=0.51)
+
+
+def test_a_field_without_a_psf_file_is_measured_without_and_says_so(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = (shared_data / FRAME).read_bytes()
+    row = f"{MIDDLE[0]},{MIDDLE[1]},12376,1000,301,1,100"
+
+    def service(path: str, query: dict[str, str]) -> Reply:
+        if path.endswith((".bz2", ".fit")):
+            return Reply(frame) if path.endswith(".bz2") else NOT_FOUND
+        return Reply(f"#Table1\nra,dec,objid,run,rerun,camcol,field\n{row}\n".encode())
+
+    with serve_sky(service) as server:
+        send_to_loopback(monkeypatch, server)
+        monkeypatch.setattr(conf, "sas_baseurl", f"{server.url}/sas")
+        asked = [
+            SdssSource(bands=("r",), options=replace(options(tmp_path), psf=psf)).fetch(Target("x", *MIDDLE))
+            for psf in (True, False)
+        ]
+        assert sum(path.endswith(".fit") for path, _, _ in server.requests) == 1
+    assert all(np.isnan(cutout.bands[0].psf_fwhm_arcsec) for cutout in asked)
+    assert "no point spread function (missing-asset)" in asked[0].notes
+    assert not any("point spread" in note for note in asked[1].notes)
 
 
 def test_the_recorded_answer_names_the_frames_of_every_band(
