@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,11 +19,27 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
 QUERY_LIMITS = HttpLimits(attempts=4, concurrent=2, requests_per_s=2.0)
+_NED_NAME = "Object Name"
 _COMPUTED = ["*", "_RAJ2000", "_DEJ2000"]
 
 
-def query_table(service: str, request: str, *, limits: HttpLimits | None = None) -> list[Column]:
-    """Return the columns that a service answers with.
+@dataclass(frozen=True)
+class Answer:
+    """What a query gave.
+
+    Parameters
+    ----------
+    columns : list of Column
+    refused : mapping of int to str
+        Why a row is empty, by its number from 1: what was asked for by name and is not known.
+    """
+
+    columns: list[Column]
+    refused: Mapping[int, str] = field(default_factory=dict)
+
+
+def query_table(service: str, request: str, *, limits: HttpLimits | None = None) -> Answer:
+    """Return what a service answers.
 
     Parameters
     ----------
@@ -37,14 +54,16 @@ def query_table(service: str, request: str, *, limits: HttpLimits | None = None)
     ConfigurationError
         A request that cannot be read.
     SourceRejected
-        The service refuses it, or has nothing: with reason ``no-data``.
+        The service refuses it, or all names in it, or has nothing: with reason ``no-data``.
     SourceUnavailable
         It does not answer.
     """
     if not request.strip():
         raise ConfigurationError(f"{service}: names no query")
-    ask = {"sdss": _sdss, "vizier": _vizier, "ned": _ned}[service]
-    return columns_of(_filled(ask(request.strip(), limits or QUERY_LIMITS), service, request))
+    if service == "ned":
+        return _ned(request.strip(), limits or QUERY_LIMITS)
+    ask = {"sdss": _sdss, "vizier": _vizier}[service]
+    return Answer(columns_of(_filled(ask(request.strip(), limits or QUERY_LIMITS), service, request)))
 
 
 def asked(
@@ -184,19 +203,27 @@ def _vizier(request: str, limits: HttpLimits) -> Table | None:
     return tables[0] if len(tables) else None
 
 
-def _ned(request: str, limits: HttpLimits) -> Table | None:
-    from astropy.table import vstack
+def _ned(request: str, limits: HttpLimits) -> Answer:
+    """Ask for one name after the other; one that is not known is an empty row."""
+    from astropy.table import Table, vstack
     from astroquery.ipac.ned import Ned
 
     names = [name.strip() for name in request.split(";") if name.strip()]
-    tables = [
-        asked(
-            functools.partial(Ned.query_object_async, name),
-            Ned._parse_result,
-            service=f"ned ({name})",
-            url=Ned.OBJ_SEARCH_URL,
-            limits=limits,
-        )
-        for name in names
-    ]
-    return vstack(tables, metadata_conflicts="silent") if len(tables) > 1 else tables[0]
+    tables: list[Table] = []
+    refused: dict[int, str] = {}
+    for number, name in enumerate(names, start=1):
+        try:
+            answer = asked(
+                functools.partial(Ned.query_object_async, name),
+                Ned._parse_result,
+                service=f"ned ({name})",
+                url=Ned.OBJ_SEARCH_URL,
+                limits=limits,
+            )
+            tables.append(_filled(answer, "ned", name)[:1])
+        except SourceRejected as error:
+            if len(refused) + 1 == len(names):
+                raise
+            refused[number] = str(error)
+            tables.append(Table({_NED_NAME: [name]}))
+    return Answer(columns_of(vstack(tables, metadata_conflicts="silent")), refused)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,15 +123,28 @@ def read_targets(
     """
     if merge_radius_arcsec < 0 or not math.isfinite(merge_radius_arcsec):
         raise ConfigurationError(f"a merging radius of {merge_radius_arcsec} arcsec: 0 or more is expected")
+    table, refused = _table(where)
     return targets_of_table(
-        _table(where), where=str(where), merge_radius_arcsec=merge_radius_arcsec, columns=columns or ColumnNames()
+        table, where=str(where), merge_radius_arcsec=merge_radius_arcsec, columns=columns, refused=refused
     )
 
 
 def targets_of_table(
-    table: Sequence[Column], *, where: str, merge_radius_arcsec: float = 1.0, columns: ColumnNames | None = None
+    table: Sequence[Column],
+    *,
+    where: str,
+    merge_radius_arcsec: float = 1.0,
+    columns: ColumnNames | None = None,
+    refused: Mapping[int, str] | None = None,
 ) -> TargetList:
-    """Return the targets of a table in memory; `where` names it in messages.
+    """Return the targets of a table in memory.
+
+    Parameters
+    ----------
+    where : str
+        Its name in messages.
+    refused : mapping of int to str
+        Why rows are empty, by their numbers from 1.
 
     Raises
     ------
@@ -144,7 +157,9 @@ def targets_of_table(
         raise ConfigurationError(f"{where} holds no rows")
     groups = group_positions([row.ra for row in good], [row.dec for row in good], radius_arcsec=merge_radius_arcsec)
     targets, merged, again = _merge(good, groups)
-    bad_rows = tuple(sorted([BadRow(*found) for found in bad] + again, key=lambda found: found.row))
+    known = refused or {}
+    empty = [BadRow(row, known.get(row, reason)) for row, reason in bad]
+    bad_rows = tuple(sorted(empty + again, key=lambda found: found.row))
     integer_ids = roles.identifier is not None and all(row.integer_id for row in good)
     return TargetList(tuple(targets), integer_ids, bad_rows, tuple(merged), total, digest_of(targets), tuple(notes))
 
@@ -214,15 +229,17 @@ def position_name(ra: float, dec: float) -> str:
     )
 
 
-def _table(where: str | Path) -> list[Column]:
+def _table(where: str | Path) -> tuple[list[Column], Mapping[int, str]]:
+    """Return the columns of a list, and why rows of it are empty where that is known."""
     service, colon, request = str(where).partition(":")
     if colon and service.lower() in QUERY_SERVICES and not isinstance(where, Path):
         from tasks.sky.target_queries import query_table
 
-        return query_table(service.lower(), request)
+        answer = query_table(service.lower(), request)
+        return answer.columns, answer.refused
     from tasks.sky.target_files import read_table
 
-    return read_table(Path(where))
+    return read_table(Path(where)), {}
 
 
 def _unit_vectors(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:

@@ -52,7 +52,7 @@ def server(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> Iterator[SkyS
 
 def test_an_sql_query_gives_the_ids_of_sdss_digit_by_digit(server: SkyServer) -> None:
     table = query_table("sdss", REQUESTS["sdss"], limits=QUICK)
-    found = targets_of_table(table, where="sdss", merge_radius_arcsec=0.0)
+    found = targets_of_table(table.columns, where="sdss", merge_radius_arcsec=0.0)
     assert len(found.targets) == 18
     assert found.targets[0].object_id == "1237653651835781245"
     assert found.integer_ids
@@ -70,7 +70,7 @@ def test_a_cone_becomes_sql_in_arcminutes(server: SkyServer) -> None:
 
 def test_names_are_resolved_by_ned_one_by_one(server: SkyServer) -> None:
     table = query_table("ned", "M1; NGC 1952", limits=QUICK)
-    found = targets_of_table(table, where="ned")
+    found = targets_of_table(table.columns, where="ned")
     assert [query["objname"] for _, query, _ in server.requests] == ["M1", "NGC 1952"]
     (target,) = found.targets
     assert (target.object_id, target.ra, target.dec) == ("MESSIER 001", 83.63321, 22.01446)
@@ -83,9 +83,28 @@ def test_an_error_of_ned_in_a_good_answer_is_a_refusal(server: SkyServer, record
     assert len(server.requests) == 1
 
 
+def test_an_unknown_name_is_a_bad_row_and_the_others_go_on(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    def service(path: str, query: dict[str, str]) -> Reply:
+        known = query["objname"] in ("M1", "NGC 1952")
+        return Reply((recorded.folder / "ned" / ("query_object.xml" if known else "error.xml")).read_bytes())
+
+    monkeypatch.setattr(target_queries, "QUERY_LIMITS", QUICK)
+    with serve_sky(service) as server:
+        send_to_loopback(monkeypatch, server)
+        for request, bad in (("M1;NGC 99999;NGC 1952", 2), ("Nowhere;M1", 1)):
+            found = read_targets(f"ned:{request}")
+            assert [target.object_id for target in found.targets] == ["MESSIER 001"]
+            (row,) = found.bad_rows
+            assert row.row == bad
+            assert f"ned ({request.split(';')[bad - 1]}) refuses" in row.reason
+            assert found.rows == request.count(";") + 1
+        with pytest.raises(SourceRejected, match="Nowhere"):
+            read_targets("ned:Nobody;Nowhere")
+
+
 def test_a_catalogue_of_vizier_comes_whole_with_computed_positions_and_conditions(server: SkyServer) -> None:
     table = query_table("vizier", "J/ApJ/706/83:Mstar=>3;Stg=I", limits=QUICK)
-    assert len(targets_of_table(table, where="vizier").targets) == 50
+    assert len(targets_of_table(table.columns, where="vizier").targets) == 50
     asked = server.requests[0][1]["-source"].splitlines()
     assert asked[0] == "J/ApJ/706/83"
     assert {"-out.max=unlimited", "-out.add=_RAJ2000,_DEJ2000", "Mstar=>3", "Stg=I"} <= set(asked)
@@ -115,7 +134,7 @@ def test_each_fault_of_a_service_is_asked_again(
 ) -> None:
     with serve_sky(recorded, Faults(share=1.0, times=2, kinds=(kind,), retry_after_s=0)) as server:
         send_to_loopback(monkeypatch, server)
-        rows = len(query_table(service, REQUESTS[service], limits=QUICK)[0].missing)
+        rows = len(query_table(service, REQUESTS[service], limits=QUICK).columns[0].missing)
         assert rows == {"sdss": 18, "ned": 1, "vizier": 50}[service]
         assert server.counts[kind] == 2
 
