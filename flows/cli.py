@@ -1069,11 +1069,14 @@ def evaluate_change(
 def import_weights(
     file: Annotated[Path, typer.Argument(help="Checkpoint as its authors distribute it.")],
     *,
-    layout: Annotated[str, typer.Option(help="Whose: earthpt.")] = "earthpt",
+    layout: Annotated[
+        str | None, typer.Option(help="Whose: earthpt or pix2prof; by default what the file's keys tell.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Of the model.")],
     warehouse: Warehouse = "./warehouse",
     bands: Annotated[
-        str | None, typer.Option(help="The ten bands in the order of the weights, comma-separated; by wavelength.")
+        str | None,
+        typer.Option(help="Of earthpt: the ten bands in the order of the weights, comma-separated; by wavelength."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -1093,7 +1096,9 @@ def import_weights(
 def export(
     name: Annotated[str, typer.Argument(help="Model: name, or name/version.")],
     *,
-    layout: Annotated[str, typer.Option(help="canopus (a folder), or a published one: earthpt (a file).")] = "canopus",
+    layout: Annotated[
+        str, typer.Option(help="canopus (a folder), or a published one: earthpt, pix2prof (a file).")
+    ] = "canopus",
     out: Annotated[Path, typer.Option(help="File or folder to write.")],
     warehouse: Warehouse = "./warehouse",
     as_json: Json = False,
@@ -1109,7 +1114,7 @@ def export(
 
 @app.command(epilog="Example: canopus status --warehouse ./warehouse")
 def status(*, warehouse: Warehouse = "./warehouse", as_json: Json = False) -> None:
-    """Show the cubes, models, products and last runs of a warehouse."""
+    """Show the cubes, sky stores, models, products and last runs of a warehouse."""
     from flows.plan import describe_warehouse
 
     print_plan(describe_warehouse(warehouse), as_json=as_json)

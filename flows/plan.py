@@ -16,6 +16,7 @@ from flows.config import BackfillConfig, ChangeConfig, ForecastConfig, IngestCon
 from flows.forecast import to_request as to_forecast_request
 from flows.infer import to_request as to_map_request
 from flows.ingest import to_request
+from flows.plan_sky import describe_profiles, describe_stores, profiles_in_words, store_in_words
 from storage.cube import read_state
 from storage.errors import StorageError
 from storage.location import Location, resolve
@@ -160,7 +161,7 @@ def sweep(url: str, *, days: float, delete: bool) -> dict[str, Any]:
 
 
 def describe_warehouse(url: str) -> dict[str, Any]:
-    """Return the cubes, models, products and last runs of a warehouse, the newest run first."""
+    """Return the cubes, sky stores, models, products and last runs of a warehouse, the newest run first."""
     root = resolve(url)
     cubes = [_describe_cube(root, path) for path in cubes_of(root)]
     models = [f"{name}/{version}" for name in _folders(root, "models") for version in _folders(root, f"models/{name}")]
@@ -169,13 +170,24 @@ def describe_warehouse(url: str) -> dict[str, Any]:
         for collection in _folders(root, "products")
         for item in _folders(root, f"products/{collection}")
     ]
+    stores, profiles = describe_stores(root), describe_profiles(root, products)
     runs = [_describe_run(root, name) for name in reversed(list_runs(root)[-_RUNS_SHOWN:])]
     lines = [f"{root}"]
     lines += [f"cube     {cube['path']}  {cube['dates']} dates, {cube['first']} to {cube['last']}" for cube in cubes]
+    lines += [f"sky      {store['path']}  {store_in_words(store)}" for store in stores]
     lines += [f"model    {model}" for model in models]
-    lines += [f"product  {product}" for product in products]
+    said = {found["product"]: f"  {profiles_in_words(found)}" for found in profiles}
+    lines += [f"product  {product}{said.get(product, '')}" for product in products]
     lines += [f"run      {run['run']}  {run['states']}" for run in runs]
-    return {"cubes": cubes, "models": models, "products": products, "runs": runs, "lines": lines}
+    return {
+        "cubes": cubes,
+        "sky": stores,
+        "models": models,
+        "products": products,
+        "profiles": profiles,
+        "runs": runs,
+        "lines": lines,
+    }
 
 
 def _asked_for(job: TileJob, plans: tuple[DatePlan, ...]) -> tuple[DatePlan, ...]:

@@ -29,6 +29,7 @@ import contextlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -46,7 +47,7 @@ from storage.cutouts import Cutout
 from storage.errors import LocationFailed, NotFound, TileBusy
 from storage.location import Location, resolve
 from storage.locks import hold
-from storage.repository import BRANCH, has_snapshot, open_or_make_repository, read_session
+from storage.repository import BRANCH, has_snapshot, open_or_make_repository, open_repository, read_session
 from storage.schema import encode_record
 from storage.sky_schema import (
     PLANES,
@@ -271,6 +272,48 @@ def open_sky(url: str | Location, snapshot: str | None = None) -> dict[str, xr.D
     reader = SkyReader(location, snapshot)
     frame = reader.catalogue.assign(object_id=list(reader.ids))
     return {str(path): _open_dataset(reader, str(path), rows) for path, rows in frame.groupby("group", sort=True)}
+
+
+@dataclass(frozen=True)
+class SkyState:
+    """What a sky store holds.
+
+    Parameters
+    ----------
+    snapshot : str
+        Its newest state.
+    written : datetime
+        When that was committed, UTC.
+    objects : int
+        In force.
+    bytes : int
+        Of their planes as they come out, uncompressed.
+    last_batch : str
+        Name of the batch that came in last; empty where none did.
+    """
+
+    snapshot: str
+    written: datetime
+    objects: int
+    bytes: int
+    last_batch: str
+
+
+def read_sky_state(location: Location) -> SkyState:
+    """Return what a store holds, from its catalogue.
+
+    Raises
+    ------
+    NotFound
+        Where there is no store.
+    """
+    reader = SkyReader(location)
+    table = reader.catalogue
+    bands = table["bands"].str.count(",") + 1
+    of_pixel = sum(np.dtype(plane.dtype).itemsize * (bands if plane.has_bands else 1) for plane in PLANES)
+    size = int((table["rows"] * table["columns"] * of_pixel).sum()) if len(table) else 0
+    written = open_repository(location).lookup_snapshot(reader.snapshot).written_at
+    return SkyState(reader.snapshot, written, len(table), size, str(table["batch"].iloc[-1]) if len(table) else "")
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ def test_gc_of_an_object_store_leaves_a_day_to_writers(monkeypatch: pytest.Monke
 def test_status_of_an_empty_warehouse_is_empty(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["status", "--warehouse", str(tmp_path), "--json"])
     assert result.exit_code == 0
-    assert json.loads(result.output) == {"cubes": [], "models": [], "products": [], "runs": []}
+    assert json.loads(result.output) == {key: [] for key in ("cubes", "sky", "models", "products", "profiles", "runs")}
 
 
 def test_redrive_of_an_unknown_run_lists_what_there_is(
