@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from models.earthpt_published import DATE_FEATURES, PublishedEarthPT, PublishedEarthPTConfig
 from models.indices import BANDS
+from models.pix2prof import Pix2Prof, Pix2ProfConfig
 
 WRAPPERS = ("_orig_mod.", "module.")
 """What torch.compile and DataParallel put before every name."""
@@ -49,21 +50,33 @@ class Layout:
         For the command line, and for the card.
     prefixes : tuple of (str, str)
         Published prefix of a weight's name, and the one it has here; the first that fits counts.
+    read_settings : callable
+        From the file's content to the settings of the model.
+    build : callable
+        From such settings (and what the user adds) to a model on any device, its weights not set.
+    surround : callable
+        From a model and its history to what stands in the file beside the weights.
+    told : tuple of str
+        Keys of the file that tell of the training.
+    marks : tuple of str
+        Keys by which such a file is recognised.
+    groups : tuple of str
+        Keys that hold weights. Of several, a weight is called ``group.name``.
     aliases : mapping of str to str
         Further published names of a weight that is there already; they may be missing.
     ignored : tuple of str
         Regular expressions of published names that hold no weight.
-    build : callable
-        From the file's settings (and what the user adds) to a model on any device, its weights not set.
-    settings : callable
-        From a model back to the file's settings.
     """
 
     name: str
     title: str
     prefixes: tuple[tuple[str, str], ...]
+    read_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     build: Callable[[Mapping[str, Any], Mapping[str, Any]], nn.Module]
-    settings: Callable[[Any], dict[str, Any]]
+    surround: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
+    told: tuple[str, ...]
+    marks: tuple[str, ...]
+    groups: tuple[str, ...] = ("model",)
     aliases: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
 
@@ -97,6 +110,13 @@ class Published:
     history: dict[str, Any]
 
 
+def _read_model_args(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    settings = content.get("model_args")
+    if not isinstance(settings, dict):
+        raise LayoutMismatch("no 'model_args', which tell the size of the model")
+    return settings
+
+
 def _build_earthpt(settings: Mapping[str, Any], more: Mapping[str, Any]) -> PublishedEarthPT:
     """Return an empty EarthPT of the size that `model_args` tell; the head count cannot be read off the shapes."""
     names = {"n_layer": "layers", "n_head": "heads", "n_embd": "width", "block_size": "block_size"}
@@ -114,9 +134,9 @@ def _build_earthpt(settings: Mapping[str, Any], more: Mapping[str, Any]) -> Publ
         raise LayoutMismatch(f"model_args {dict(settings)} and {dict(more)} make no model: {error}") from error
 
 
-def _earthpt_settings(model: PublishedEarthPT) -> dict[str, Any]:
+def _around_earthpt(model: PublishedEarthPT, history: Mapping[str, Any]) -> dict[str, Any]:
     config = model.config
-    return {
+    settings = {
         "n_layer": config.layers,
         "n_head": config.heads,
         "n_embd": config.width,
@@ -124,6 +144,35 @@ def _earthpt_settings(model: PublishedEarthPT) -> dict[str, Any]:
         "block_size": config.block_size,
         "dropout": config.dropout,
     }
+    return {
+        "optimizer": _fresh_optimiser(model),
+        "model_args": settings,
+        "iter_num": history.get("iter_num", 0),
+        "best_val_loss": history.get("best_val_loss", UNKNOWN_LOSS),
+        "config": history.get("config", settings),
+    }
+
+
+def _read_pix2prof_sizes(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the sizes that shapes tell; the published ones where they tell none, so that every difference is named."""
+    encoder, decoder = (unwrap(content[group]) for group in ("encoder", "decoder"))
+    first = encoder.get("conv1.weight")
+    layers = sum(1 for name in decoder if re.fullmatch(r"gru\.weight_hh_l\d+", name))
+    told = isinstance(first, Tensor) and first.dim() == 4 and 0 < len(first) <= LARGEST_SIZE and layers > 0
+    return {"width": len(first), "layers": layers} if told and first is not None else {}
+
+
+def _build_pix2prof(settings: Mapping[str, Any], more: Mapping[str, Any]) -> Pix2Prof:
+    try:
+        return Pix2Prof(Pix2ProfConfig(**settings, **more))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise LayoutMismatch(f"{dict(settings)} and {dict(more)} make no model: {error}") from error
+
+
+def _around_pix2prof(model: Pix2Prof, history: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {"encoder_op": model.encoder, "decoder_op": model.decoder}
+    optimisers = {name: torch.optim.Adam(part.parameters(), lr=2e-4).state_dict() for name, part in parts.items()}
+    return {**optimisers, "epoch": history.get("epoch", 0), "logdir": history.get("logdir", "")}
 
 
 EARTHPT = Layout(
@@ -136,25 +185,41 @@ EARTHPT = Layout(
         ("transformer.ln_f.", "core.ln_f."),
         ("lm_head.", "head."),
     ),
+    read_settings=_read_model_args,
     build=_build_earthpt,
-    settings=_earthpt_settings,
+    surround=_around_earthpt,
+    told=("iter_num", "best_val_loss", "config"),
+    marks=("model", "model_args"),
     aliases={"transformer.wte.weight": "lm_head.weight"},
     # torch before 2.0 kept the causal mask as a buffer
     ignored=(r"transformer\.h\.\d+\.attn\.bias",),
 )
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (EARTHPT,)}
+PIX2PROF = Layout(
+    "pix2prof",
+    "Pix2Prof, October 2020 (Smith et al. 2021, arXiv 2010.00622)",
+    prefixes=(("encoder.", "encoder."), ("decoder.", "decoder.")),
+    read_settings=_read_pix2prof_sizes,
+    build=_build_pix2prof,
+    surround=_around_pix2prof,
+    told=("epoch", "logdir"),
+    marks=("encoder", "decoder"),
+    groups=("encoder", "decoder"),
+)
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (EARTHPT, PIX2PROF)}
 """Every layout by the name that the command line takes."""
 
 
-def read_published(path: str | os.PathLike[str], layout: str, *, more: Mapping[str, Any] | None = None) -> Published:
+def read_published(
+    path: str | os.PathLike[str], layout: str | None = None, *, more: Mapping[str, Any] | None = None
+) -> Published:
     """Return the model that a published checkpoint holds; no code of the file runs.
 
     Parameters
     ----------
     path : path-like
         Written by `torch.save`.
-    layout : str
-        One of `LAYOUTS`.
+    layout : str, optional
+        One of `LAYOUTS`; by default the one that the file's keys tell.
     more : mapping, optional
         Settings of the model that the file does not tell, e.g. ``bands`` of EarthPT.
 
@@ -167,19 +232,16 @@ def read_published(path: str | os.PathLike[str], layout: str, *, more: Mapping[s
     LayoutMismatch
         Where it cannot be read, or names and shapes are not the layout's; every difference is named at once.
     """
-    known = require_layout(layout)
+    named = None if layout is None else require_layout(layout)
     content = load_safely(path)
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise LayoutMismatch(f"{path}: no dictionary of weights under 'model'; expected {known.title}")
-    settings = content.get("model_args")
-    if not isinstance(settings, dict):
-        raise LayoutMismatch(f"{path}: no 'model_args', which tell the size of the model; expected {known.title}")
+    known = named or _recognised(path, content)
     try:
-        weights = _own_weights(unwrap(content["model"]), known)
-        model = _fill(known, (settings, more or {}), weights)
+        weights = _own_weights(_flat(content, known), known)
+        model = _fill(known, (known.read_settings(content), more or {}), weights)
     except LayoutMismatch as error:
         raise LayoutMismatch(f"{path} is not {known.title}: {error}") from error
-    return Published(model, layout, _history(content))
+    told = {name: _plain(content[name]) for name in known.told if name in content}
+    return Published(model, known.name, told)
 
 
 def write_published(
@@ -202,16 +264,7 @@ def write_published(
     weights = {known.published_name(name): tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     for alias, name in known.aliases.items():
         weights[alias] = weights[name]
-    history = dict(history or {})
-    settings = known.settings(model)
-    content = {
-        "model": weights,
-        "optimizer": _fresh_optimiser(model),
-        "model_args": settings,
-        "iter_num": history.get("iter_num", 0),
-        "best_val_loss": history.get("best_val_loss", UNKNOWN_LOSS),
-        "config": history.get("config", settings),
-    }
+    content = {**_grouped(weights, known), **known.surround(model, history or {})}
     partial = f"{os.fspath(path)}.partial"
     torch.save(content, partial)
     os.replace(partial, path)
@@ -275,6 +328,40 @@ def unwrap(weights: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _recognised(path: str | os.PathLike[str], content: Any) -> Layout:
+    """Return the layout whose keys a file has."""
+    keys = {str(key) for key in content} if isinstance(content, dict) else set()
+    for layout in LAYOUTS.values():
+        if keys.issuperset(layout.marks):
+            return layout
+    known = "; ".join(f"{layout.name} has {', '.join(layout.marks)}" for layout in LAYOUTS.values())
+    raise LayoutMismatch(f"{path}: of no known layout; it holds {', '.join(sorted(keys)[:10]) or 'no keys'} ({known})")
+
+
+def _flat(content: Any, layout: Layout) -> dict[str, Any]:
+    """Return all weights of a file by their names in it, without wrappers; of several groups with the group's before."""
+    found: dict[str, Any] = {}
+    for group in layout.groups:
+        weights = content.get(group) if isinstance(content, dict) else None
+        if not isinstance(weights, dict):
+            raise LayoutMismatch(f"no dictionary of weights under {group!r}")
+        found |= {_in_group(group, name, layout): tensor for name, tensor in unwrap(weights).items()}
+    return found
+
+
+def _grouped(weights: Mapping[str, Tensor], layout: Layout) -> dict[str, dict[str, Tensor]]:
+    """Return weights as a file has them: the inverse of `_flat`."""
+    starts = {group: _in_group(group, "", layout) for group in layout.groups}
+    return {
+        group: {name.removeprefix(start): tensor for name, tensor in weights.items() if name.startswith(start)}
+        for group, start in starts.items()
+    }
+
+
+def _in_group(group: str, name: str, layout: Layout) -> str:
+    return name if len(layout.groups) == 1 else f"{group}.{name}"
+
+
 def _own_weights(published: Mapping[str, Any], layout: Layout) -> dict[str, Tensor]:
     """Return weights under our names, aliases checked and what is ignored left out."""
     found: dict[str, Tensor] = {}
@@ -329,12 +416,6 @@ def _fresh_optimiser(model: nn.Module) -> dict[str, Any]:
     others = [parameter for parameter in parameters if parameter.dim() < 2]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=2e-5, betas=(0.9, 0.95)).state_dict()
-
-
-def _history(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a file tells of its training, as JSON types."""
-    told = {name: content[name] for name in ("iter_num", "best_val_loss", "config") if name in content}
-    return {name: _plain(value) for name, value in told.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from models.canopy import CanopyConfig, CanopyNet
 from models.earthpt import OUTPUTS, QUANTILES, EarthPT, EarthPTConfig, from_channels
 from models.earthpt_published import PublishedEarthPT, PublishedEarthPTConfig
 from models.indices import BANDS
+from models.pix2prof import BRIGHT, CLIPPED_AT, DARK, Pix2Prof, Pix2ProfConfig
 from models.tokens import EPOCH, HALF_RANGE
 
 UNITS_OF_POSITION = f"days since {EPOCH}"
@@ -90,7 +91,25 @@ CANOPY = Kind(
     CanopyNet,
     {"inputs": _reflectance(), "outputs": {"quantity": "logits of classes"}, "position": UNITS_OF_POSITION},
 )
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (EARTHPT, PUBLISHED, CANOPY)}
+PIX2PROF = Kind(
+    "pix2prof",
+    "Pix2Prof as published (Smith et al. 2021, arXiv 2010.00622)",
+    Pix2ProfConfig,
+    Pix2Prof,
+    {
+        "inputs": {
+            "quantity": "flux of a pixel in one band",
+            "units": "nmgy",
+            "clipped_at_quantile": CLIPPED_AT,
+            "scale": BRIGHT - DARK,
+            "offset": DARK,
+        },
+        "outputs": {"quantity": "surface brightness", "units": "mag.arcsec**-2", "scale": 1.0, "offset": 0.0},
+        "position": "number of the radial sample of the profiles that it was trained on",
+    },
+    layout="pix2prof",
+)
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (EARTHPT, PUBLISHED, CANOPY, PIX2PROF)}
 """Every kind by the name that configs use."""
 
 

@@ -17,10 +17,19 @@ from tasks.errors import ConfigurationError
 
 CANOPUS = "canopus"
 """The layout of our own models."""
+_LIMITS = {
+    "earthpt": "It was not scored here: `canopus evaluate forecast` does. It knows no missing looks or bands, and gives no "
+    "uncertainty. Published sources name two orders of the bands; a wrong one gives wrong forecasts without an error.",
+    "pix2prof": "It was not scored here: `canopus evaluate profiles` scores what `canopus profiles --method published` gives. "
+    "It was trained on sky-subtracted SDSS images (DR10; g, r, i; nanomaggies; 0.396 arcsec per pixel), single bands of "
+    "256 x 256 pixels about the galaxy. It gives surface brightness by number of sample: no radius, geometry, centre, sky "
+    "or uncertainty. Its authors ran it in training mode (statistics of the single image, dropout on); here it runs in eval "
+    "mode, whose statistics they gathered one image at a time and never used. Neighbours are not masked.",
+}
 
 
 def import_weights(
-    path: Path, layout: str, *, warehouse: Location, name: str, bands: tuple[str, ...] | None = None
+    path: Path, layout: str | None, *, warehouse: Location, name: str, bands: tuple[str, ...] | None = None
 ) -> ModelReference:
     """Save a published checkpoint as a model; no code of the file runs.
 
@@ -28,14 +37,14 @@ def import_weights(
     ----------
     path : Path
         Written by `torch.save`.
-    layout : str
-        One of `models.published.LAYOUTS`.
+    layout : str or None
+        One of `models.published.LAYOUTS`; None = the one that the file's keys tell.
     warehouse : Location
         Root of the warehouse.
     name : str
         Of the model.
     bands : tuple of str, optional
-        The ten bands in the order in which the weights know them; by default that of wavelength.
+        Of EarthPT: the ten bands in the order in which the weights know them; by default that of wavelength.
 
     Raises
     ------
@@ -43,14 +52,16 @@ def import_weights(
         Where there is no such file, it would run code, or its names and shapes are not the layout's.
     """
     require_name(name)
-    kind = _kind_of_layout(layout)
+    if layout is not None:
+        _kind_of_layout(layout)
     try:
         found = read_published(path, layout, more=None if bands is None else {"bands": bands})
     except (LayoutMismatch, UnsafeCheckpoint) as error:
         raise ConfigurationError(" ".join(str(error).split())) from error
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path}: no such file") from error
-    source = {"file": path.name, "sha256": _sha256(path), "layout": layout}
+    kind = _kind_of_layout(found.layout)
+    source = {"file": path.name, "sha256": _sha256(path), "layout": found.layout}
     config: dict[str, Any] = found.model.to_config()  # type: ignore[operator]
     training = {"imported_from": source, "history": found.history, "software": {"canopus": version("canopus")}}
     card = _card(kind, found, source, config)
@@ -117,7 +128,7 @@ def _require_own_folder(out: Path) -> None:
 
 def _card(kind: Kind, found: Published, source: dict[str, str], config: dict[str, Any]) -> str:
     parameters = sum(parameter.numel() for parameter in found.model.parameters())
-    told = {name: found.history[name] for name in ("iter_num", "best_val_loss") if name in found.history}
+    told = {name: found.history[name] for name in ("iter_num", "best_val_loss", "epoch") if name in found.history}
     return "\n".join(
         [
             f"{kind.title}: {parameters:,} parameters, imported from `{source['file']}` "
@@ -134,8 +145,7 @@ def _card(kind: Kind, found: Published, source: dict[str, str], config: dict[str
             "",
             "## Limits",
             "",
-            "It was not scored here: `canopus evaluate forecast` does. It knows no missing looks or bands, and gives no "
-            "uncertainty. Published sources name two orders of the bands; a wrong one gives wrong forecasts without an error.",
+            _LIMITS[found.layout],
         ]
     )
 

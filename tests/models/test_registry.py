@@ -12,13 +12,16 @@ import torch
 from models.canopy import CanopyConfig, CanopyNet
 from models.earthpt import EarthPT, EarthPTConfig, from_channels, to_channels
 from models.earthpt_published import ALPHABETICAL_BANDS, PublishedEarthPT, PublishedEarthPTConfig
+from models.pix2prof import Pix2Prof, Pix2ProfConfig
 from models.registry import KINDS, UnknownKind, build, kind_of, make_config
 
 SMALL: dict[str, Any] = {
     "earthpt": EarthPTConfig(layers=1, heads=2, width=16, pointers=2),
     "earthpt-published": PublishedEarthPTConfig(1, 2, 16, 8, bands=ALPHABETICAL_BANDS),
     "canopy": CanopyConfig(classes=(0, 5), layers=1, heads=2, width=16, pointers=2, months=3, hidden=4, reach=1),
+    "pix2prof": Pix2ProfConfig(width=4, layers=2),
 }
+TYPES = {"earthpt": EarthPT, "earthpt-published": PublishedEarthPT, "canopy": CanopyNet, "pix2prof": Pix2Prof}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -26,7 +29,7 @@ def test_settings_go_through_json_and_make_the_same_model(kind: str) -> None:
     settings = json.loads(json.dumps(asdict(SMALL[kind])))
     assert make_config(kind, settings) == SMALL[kind]
     model, again = build(kind, settings), kind_of(kind).construct(SMALL[kind])
-    assert type(model) is {"earthpt": EarthPT, "earthpt-published": PublishedEarthPT, "canopy": CanopyNet}[kind]
+    assert type(model) is TYPES[kind]
     assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {
         name: tensor.shape for name, tensor in again.state_dict().items()
     }
@@ -48,6 +51,7 @@ def test_what_is_not_named_has_its_default() -> None:
         ("earthpt", {"width": 65}, "width 65 is not a multiple of 4 heads"),
         ("earthpt-published", {"bands": ["B02"]}, "expected B02, B03"),
         ("earthpt-published", {"heads": 0}, "make no model"),
+        ("pix2prof", {"layers": 0}, "layers are at least 1"),
     ],
 )
 def test_what_cannot_be_is_named(kind: str, settings: dict[str, Any], message: str) -> None:
