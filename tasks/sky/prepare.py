@@ -18,7 +18,11 @@ from tasks.sky.noise import measure_sky, robust_scatter
 
 _FWHM_TO_SIGMA = 2.3548
 _USUAL_FWHM_ARCSEC = 1.2
-_WIDEST_SMOOTHING = 2.5
+_GROUND_PIXEL_ARCSEC = 0.09
+"""Finer pixels are a space telescope's, whose usual width is another."""
+_USUAL_FWHM_FINE_PIXELS = 4.0
+_WIDEST_SMOOTHING, _WIDEST_SMOOTHING_ARCSEC = 2.5, 0.655
+"""Wider ones melt neighbours into the object; the larger of the two counts."""
 
 
 def prepare_cutout(cutout: Cutout) -> Cutout:
@@ -43,14 +47,20 @@ def prepare_cutout(cutout: Cutout) -> Cutout:
 
 
 def smoothing_width(cutout: Cutout) -> float:
-    """Return the standard deviation, pixels, by which the image is smoothed to find sources."""
-    return min(max(width_of_points(cutout) / _FWHM_TO_SIGMA, 1.0), _WIDEST_SMOOTHING)
+    """Return the standard deviation, pixels, by which the image is smoothed to find sources: the PSF's.
+
+    As wide on the sky whatever the pixels are, so that a resampled image has the same sources.
+    """
+    widest = max(_WIDEST_SMOOTHING, _WIDEST_SMOOTHING_ARCSEC / cutout.pixel_scale_arcsec)
+    return min(max(width_of_points(cutout) / _FWHM_TO_SIGMA, 1.0), widest)
 
 
 def width_of_points(cutout: Cutout) -> float:
     """Return the full width at half maximum of a star, pixels: the sharpest band's, a usual one where none is known."""
-    known = [band.psf_fwhm_arcsec for band in cutout.bands if math.isfinite(band.psf_fwhm_arcsec)]
-    return (min(known) if known else _USUAL_FWHM_ARCSEC) / cutout.pixel_scale_arcsec
+    scale = cutout.pixel_scale_arcsec
+    usual = _USUAL_FWHM_ARCSEC if scale > _GROUND_PIXEL_ARCSEC else _USUAL_FWHM_FINE_PIXELS * scale
+    fwhm = min((band.psf_fwhm_arcsec for band in cutout.bands if math.isfinite(band.psf_fwhm_arcsec)), default=usual)
+    return fwhm / scale
 
 
 def expected_place(cutout: Cutout) -> tuple[float, float]:
