@@ -27,7 +27,8 @@ _START_ANGLE = math.pi / 4
 class PhotutilsMethod:
     """Fits each band by itself, as a script with photutils does.
 
-    The middle of the image is where it starts, the median of the border is the sky, and nothing is tried again.
+    The middle of the image is where it starts, the median of the border is the sky, the last ellipse is half as wide as
+    the image, since by itself photutils stops where the gradient sinks into the noise, and nothing is tried again.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def _isophotes(image: NDArray[np.float64]) -> NDArray[np.float64] | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "no meaningful fit", and numpy about what is masked
         try:
-            found = Ellipse(image, geometry=start).fit_image()
+            found = Ellipse(image, geometry=start).fit_image(maxsma=max(image.shape) / 2)
         except (ValueError, IndexError, ZeroDivisionError):
             return None
     kept = [row for row in found if row.sma > 0]
