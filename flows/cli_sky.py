@@ -47,6 +47,17 @@ def profiles(
         str,
         typer.Option(help="Of isophotes: free, an ellipse for each radius; or fixed, the outer ones' at all radii."),
     ] = "free",
+    model: Annotated[
+        str | None, typer.Option(help="Weights of method published, a model of the warehouse: name, or name/version.")
+    ] = None,
+    training_mode: Annotated[
+        bool,
+        typer.Option(
+            "--training-mode",
+            help="Of published: run as its authors did, norms by the one image and dropout on; seeded.",
+            rich_help_panel=_ASKED,
+        ),
+    ] = False,
     size_pixels: Annotated[int | None, typer.Option(help="Side of a cutout; by default the target's own.")] = None,
     size_arcsec: Annotated[float | None, typer.Option(help="The same in arcsec.")] = None,
     pixel_scale: Annotated[
@@ -121,7 +132,7 @@ def profiles(
     from flows.config import make_config
     from flows.config_sky import ProfilesConfig
     from flows.runtime import configure_prefect
-    from tasks.sky.methods import open_method, require_sky_extra
+    from tasks.sky.methods import Weights, open_method, require_sky_extra
 
     given = {
         "targets": targets,
@@ -130,6 +141,8 @@ def profiles(
         "warehouse": warehouse,
         "method": method,
         "geometry": geometry,
+        "model": model,
+        "training_mode": training_mode,
         "columns": columns,
         "size_pixels": size_pixels,
         "size_arcsec": size_arcsec,
@@ -151,7 +164,8 @@ def profiles(
     }
     config = make_config(ProfilesConfig, stated(given))
     require_sky_extra()
-    open_method(config.method, geometry=config.geometry)
+    weights = Weights(config.warehouse, config.model or "", config.training_mode)
+    open_method(config.method, geometry=config.geometry, weights=weights)
     if dry_run:
         from flows.plan_sky import describe_extraction
 

@@ -80,6 +80,10 @@ class ProfilesConfig(Settings):
     geometry: Literal["free", "fixed"] = Field(
         "free", description="of isophotes: an ellipse for each radius, or the outer ones' at all radii"
     )
+    model: str | None = Field(None, description="weights of method published: name, or name/version")
+    training_mode: bool = Field(
+        False, description="of published: run as its authors did, norms by the one image and dropout on, seeded"
+    )
     columns: Annotated[ColumnSettings, BeforeValidator(_as_pairs)] = Field(
         ColumnSettings(), description="of the list, where their names do not say what they are"
     )

@@ -17,6 +17,7 @@ from tasks.artifacts import ProgressArtifact
 from tasks.limits import HttpLimits
 from tasks.profiles import Tally, end_processes, extract_one_batch, freeze_targets, publish_profiles
 from tasks.sky.extraction_plan import ExtractionRequest, Prepared, prepared_of
+from tasks.sky.methods import pin_model
 from tasks.sky.target_columns import ColumnNames
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def to_request(config: ProfilesConfig) -> ExtractionRequest:
         bands=config.bands,
         method=config.method,
         geometry=config.geometry,
+        model=pin_model(config.warehouse, config.model) if config.model else "",
+        training_mode=config.training_mode,
         columns=_column_names(config.columns),
         size_pixels=config.size_pixels,
         size_arcsec=config.size_arcsec,

@@ -32,7 +32,7 @@ from tasks.sky.extraction_plan import (
     write_table,
 )
 from tasks.sky.gallery import gallery_picture
-from tasks.sky.methods import open_method
+from tasks.sky.methods import Weights, open_method
 from tasks.sky.prepare import prepare_cutout
 from tasks.sky.profile import Profile, ProfileMethod, State, unmeasured
 from tasks.sky.profile_table import from_table, to_table
@@ -288,7 +288,8 @@ def measure(method: ProfileMethod, cutout: Cutout, time_limit_s: float) -> tuple
 
 
 def _method_of(request: ExtractionRequest) -> ProfileMethod:
-    return open_method(request.method, geometry=request.geometry)
+    weights = Weights(request.warehouse, request.model, request.training_mode)
+    return open_method(request.method, geometry=request.geometry, weights=weights)
 
 
 def _in_words(error: Exception) -> tuple[State, str, str]:

@@ -67,6 +67,10 @@ class ExtractionRequest:
         One of `tasks.sky.methods.METHODS`.
     geometry : str
         One of `tasks.sky.methods.GEOMETRIES`.
+    model : str
+        ``name/version`` of the weights, of a method that takes some.
+    training_mode : bool
+        See `tasks.sky.methods.Weights`.
     columns : ColumnNames
         Of the list, that are not to be guessed.
     size_pixels, size_arcsec : int or float, optional
@@ -107,6 +111,8 @@ class ExtractionRequest:
     bands: tuple[str, ...] = ()
     method: str = "auto"
     geometry: str = "free"
+    model: str = ""
+    training_mode: bool = False
     columns: ColumnNames = field(default_factory=ColumnNames)
     size_pixels: int | None = None
     size_arcsec: float | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tasks.errors import ConfigurationError, UsageError
 from tasks.sky.profile import ProfileMethod
 
@@ -10,10 +12,28 @@ AUTO = "isophote"
 METHODS = ("auto", "network", "isophote", "published")
 GEOMETRIES = ("free", "fixed")
 """Of isophotes: an ellipse for each radius, or the outer isophotes' one at all radii."""
-_WITHOUT_WEIGHTS = ("network", "published")
 
 
-def open_method(name: str, *, geometry: str = "free") -> ProfileMethod:
+@dataclass(frozen=True)
+class Weights:
+    """Which network a method takes, for those that take one.
+
+    Parameters
+    ----------
+    warehouse : str
+        URL.
+    model : str
+        Name, or ``name/version``; empty where the user names none.
+    training_mode : bool
+        Of published weights: run as their authors did, see `tasks.sky.published_profiles.PublishedMethod`.
+    """
+
+    warehouse: str = ""
+    model: str = ""
+    training_mode: bool = False
+
+
+def open_method(name: str, *, geometry: str = "free", weights: Weights | None = None) -> ProfileMethod:
     """Return a method; ``photutils`` is its ellipse fit as it comes, to be scored beside the others.
 
     Parameters
@@ -22,16 +42,25 @@ def open_method(name: str, *, geometry: str = "free") -> ProfileMethod:
         One of `METHODS`, or ``photutils``.
     geometry : str
         One of `GEOMETRIES`.
+    weights : Weights, optional
+        Of ``published``.
 
     Raises
     ------
     UsageError
-        Where there is no such method or geometry.
+        Where there is no such method or geometry, or a model is named for one that takes none.
     ConfigurationError
-        Where its weights are not there.
+        Where its weights are not there, or are another network's.
+    NotFound
+        Where the warehouse has no such model.
     """
+    weights = weights or Weights()
     if geometry not in GEOMETRIES:
         raise UsageError(f"--geometry {geometry}: one of {', '.join(GEOMETRIES)}")
+    if name == "published":
+        return _open_published(weights)
+    if weights.model or weights.training_mode:
+        raise UsageError(f"--method {name} takes no --model and no --training-mode: say --method published")
     if name in ("auto", "isophote"):
         from tasks.sky.isophotes import IsophoteMethod
 
@@ -40,9 +69,34 @@ def open_method(name: str, *, geometry: str = "free") -> ProfileMethod:
         from tasks.sky.published_photutils import PhotutilsMethod
 
         return PhotutilsMethod()
-    if name in _WITHOUT_WEIGHTS:
+    if name == "network":
         raise ConfigurationError(f"--method {name}: no weights of this method are there yet; say auto or isophote")
     raise UsageError(f"--method {name}: one of {', '.join(METHODS)}")
+
+
+def pin_model(warehouse: str, model: str) -> str:
+    """Return a model as ``name/version``, so that a run takes the same one whenever it goes on.
+
+    Raises
+    ------
+    NotFound
+        Where the warehouse has no such model.
+    """
+    from storage.location import resolve
+    from tasks.earth.model_folders import read_parts
+
+    reference, _ = read_parts(resolve(warehouse), model)
+    return f"{reference.name}/{reference.version}"
+
+
+def _open_published(weights: Weights) -> ProfileMethod:
+    if not weights.model:
+        raise ConfigurationError(
+            "--method published: name its weights with --model; `canopus import-weights FILE --name NAME` brings them in"
+        )
+    from tasks.sky.published_profiles import open_published
+
+    return open_published(weights.warehouse, weights.model, training_mode=weights.training_mode)
 
 
 def require_sky_extra() -> None:
