@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from storage.sky import SkyReader
 from tasks.sky.extraction_plan import ExtractionRequest
 
 CORE = Path(__file__).parent / "profiles_core.py"
+ROOT = Path(__file__).parents[2]
 GALAXIES, BATCH = 300, 25
 LIMIT_S = 20.0
 KINDS = tuple(SPOIL)[:10]
@@ -125,3 +129,64 @@ def check_rows(galaxies: GalaxyFolder, profiles: pa.Table, regions: pd.DataFrame
         assert noted or row["flags"] & ~2, (name, kind, dict(row))
     good = rows.drop(index=list(galaxies.spoilt))
     assert set(good["state"]) == {"measured"}
+
+
+@contextmanager
+def command_of(request: ExtractionRequest, said: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the command line itself, with Prefect's own server behind it, which a killed command leaves behind."""
+    named = {
+        "targets": request.targets,
+        "source": request.source,
+        "bands": ",".join(request.bands),
+        "warehouse": request.warehouse,
+        "batch-size": request.batch_size,
+        "time-limit": request.time_limit_s,
+        "workers": request.workers,
+    }
+    options = [part for name, value in named.items() for part in (f"--{name}", str(value))]
+    with said.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "profiles", *options, "--no-pages", "--json"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if not name.startswith("PREFECT")},
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.mark.slow
+def test_a_command_killed_between_two_batches_goes_on_when_it_is_given_again(tmp_path: Path) -> None:
+    made = make_folder(tmp_path, 12, kinds=("truncated", "no-object"))
+    calm = replace(request_of(made, tmp_path / "calm"), batch_size=2)
+    expected = result_of(calm, finish(calm, tmp_path))
+    killed = replace(calm, warehouse=resolve(tmp_path / "killed").url)
+    said = tmp_path / "said.txt"
+    with command_of(killed, said) as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while finished(killed) < 1:
+            assert process.poll() is None, said.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait()
+        measuring = [one for one in family if "tasks.sky.workers" in " ".join(one.cmdline())]
+        _, alive = psutil.wait_procs(measuring, timeout=LIMIT_S + 20)
+        assert measuring
+        assert not alive, "the processes that measure end with the command"
+        assert 1 <= finished(killed) < 6, "killed while others were under way"
+        with command_of(killed, said) as again:
+            assert again.wait(PATIENCE_S) == 3, said.read_text()  # the spoilt ones are rejected
+    summary = json.loads(said.read_text().splitlines()[-1])
+    assert list_runs(resolve(killed.warehouse)) == [summary["run"]]
+    profiles, regions, digests = result_of(killed, {"run": summary["run"], "product": summary["details"]["product"]})
+    assert profiles.equals(expected[0])
+    pd.testing.assert_frame_equal(regions.drop(columns="seconds"), expected[1].drop(columns="seconds"))
+    assert digests == expected[2]
