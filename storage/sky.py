@@ -26,7 +26,6 @@ another state than the file's takes from it what still holds, and reads only the
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,18 +36,25 @@ import icechunk
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import xarray as xr
 import zarr
 
 from storage.chunks import read_chunks, write_chunks
 from storage.cutouts import Cutout
-from storage.errors import LocationFailed, NotFound, TileBusy
+from storage.errors import NotFound, TileBusy
 from storage.location import Location, resolve
 from storage.locks import hold
-from storage.repository import BRANCH, has_snapshot, open_or_make_repository, open_repository, read_session
+from storage.repository import BRANCH, open_or_make_repository, open_repository, read_session
 from storage.schema import encode_record
+from storage.sky_catalogue import (
+    empty_catalogue,
+    merge_rows,
+    select_rows,
+    table_of,
+    to_catalogue,
+    with_text_ids,
+    write_catalogue,
+)
 from storage.sky_schema import (
     PLANES,
     SkyGroup,
@@ -64,38 +70,10 @@ from storage.sky_schema import (
     to_cutout,
 )
 
-CATALOGUE = "catalogue.parquet"
-SNAPSHOT_KEY = b"canopus:snapshot"
 PIECE_BYTES = 64 * 1024**2
 CHUNKS_PER_MANIFEST = 2048
 """What a commit lists anew: the objects beside those that it adds, and not the whole store."""
 _COMMIT_ATTEMPTS = 10
-_INT64 = 2**63
-
-_INTEGER = "^(0|-?[1-9][0-9]{0,18})$"
-
-_TEXT, _NUMBER, _COUNT = pa.string(), pa.float64(), pa.int64()
-CATALOGUE_COLUMNS = {
-    "object_id": _TEXT,
-    "ra": _NUMBER,
-    "dec": _NUMBER,
-    "bands": _TEXT,
-    "rows": _COUNT,
-    "columns": _COUNT,
-    "pixel_scale_arcsec": _NUMBER,
-    "flux_unit": _TEXT,
-    "calibrated": pa.bool_(),
-    "ivar_source": _TEXT,
-    "release": _TEXT,
-    "source": _TEXT,
-    "notes": _TEXT,
-    "batch": _TEXT,
-    "group": _TEXT,
-    "row": _COUNT,
-    "record": _COUNT,
-    "digest": _TEXT,
-}
-"""Columns of the catalogue; `object_id` is int64 where the id of every object is an integer."""
 
 
 def append_cutouts(
@@ -157,8 +135,8 @@ class SkyReader:
         self.location = location
         self._session = read_session(location, snapshot, what="sky store")
         self._root = _open_root(self._session)
-        self._table = _table_of(location, self._session.snapshot_id, self._root, keep=snapshot is None)
         self._texts, self._psfs = _array(self._root, "objects/record"), _array(self._root, "objects/psf")
+        self._table = table_of(location, self.snapshot, self._texts, keep=snapshot is None)
         self._group = lru_cache(maxsize=256)(self._open_group)
         self._records = lru_cache(maxsize=64)(self._read_records)
 
@@ -174,8 +152,7 @@ class SkyReader:
 
     def rows_of(self, ids: Iterable[str]) -> pd.DataFrame:
         """Return the catalogue's rows of those objects that are there, ids as strings."""
-        rows = _select(self._table, ids)
-        return rows.set_column(0, "object_id", rows["object_id"].cast(_TEXT)).to_pandas()
+        return with_text_ids(select_rows(self._table, ids)).to_pandas()
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
@@ -332,14 +309,14 @@ def _append(location: Location, cutouts: Sequence[Cutout], digests: Sequence[str
     session = repository.writable_session(BRANCH)
     parent = session.snapshot_id
     root, is_new = _open_or_lay_out(session, location.name, terms)
-    table = _empty_catalogue() if is_new else _table_of(location, parent, root, keep=False)
+    table = empty_catalogue() if is_new else table_of(location, str(parent), _array(root, "objects/record"), keep=False)
     fresh = _what_is_new(cutouts, digests, table)
     if not fresh and not is_new:
         return str(parent)
     placed = _place(root, fresh)
     records = _write(root, placed, batch)
     snapshot = str(session.commit(f"{batch}: {len(placed)} object(s)"))
-    _write_catalogue(location, _merge(table, _to_catalogue(records)), snapshot)
+    write_catalogue(location, merge_rows(table, to_catalogue(records)), snapshot)
     return snapshot
 
 
@@ -355,7 +332,7 @@ def _open_or_lay_out(session: icechunk.Session, survey: str, terms: str) -> tupl
 
 
 def _what_is_new(cutouts: Sequence[Cutout], digests: Sequence[str], table: pa.Table) -> list[tuple[Cutout, str]]:
-    there = _select(table, [cutout.object_id for cutout in cutouts])
+    there = select_rows(table, [cutout.object_id for cutout in cutouts])
     known = dict(zip(map(str, there["object_id"].to_pylist()), there["digest"].to_pylist(), strict=True))
     fresh = []
     for cutout, digest in zip(cutouts, digests, strict=True):
@@ -508,104 +485,3 @@ def _open_dataset(reader: SkyReader, path: str, rows: pd.DataFrame) -> xr.Datase
     }
     group = group.assign_coords(coordinates).assign_attrs(dict(reader._root.attrs) | group.attrs)
     return group.assign_attrs({"canopus:snapshot": reader.snapshot})
-
-
-def _table_of(location: Location, snapshot: str, root: zarr.Group, *, keep: bool) -> pa.Table:
-    """Return the catalogue of a state: as it lies beside the store where it is of this state.
-
-    What is in force in another state and was written by this one's end is in force here; the other records are read.
-    """
-    table, of = _stored_catalogue(location)
-    if of == snapshot:
-        return table
-    texts = _array(root, "objects/record")
-    known = table if of and has_snapshot(location, of) else _empty_catalogue()
-    known = known.filter(pc.less(known["record"], texts.shape[0]))
-    missing = np.setdiff1d(np.arange(texts.shape[0]), known["record"].to_numpy())
-    table = _merge(known, _to_catalogue(_records_at(texts, missing)))
-    if keep:
-        # who may only read makes it again each time
-        with contextlib.suppress(LocationFailed):
-            _write_catalogue(location, table, snapshot)
-    return table
-
-
-def _stored_catalogue(location: Location) -> tuple[pa.Table, str]:
-    """Return the catalogue beside a store, and which state it is of; empty where there is none."""
-    try:
-        table = pq.read_table(io.BytesIO(location.read_bytes(CATALOGUE)))
-    except (NotFound, pa.ArrowInvalid):
-        return _empty_catalogue(), ""
-    return table, (table.schema.metadata or {}).get(SNAPSHOT_KEY, b"").decode()
-
-
-def _records_at(texts: zarr.Array, places: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Yield the records at some places, in order; chunks without any are not read."""
-    side = texts.chunks[0]
-    for chunk in np.unique(places // side):
-        held = np.asarray(texts[chunk * side : (chunk + 1) * side])
-        for place in places[places // side == chunk]:
-            yield read_record(str(held[place % side])) | {"record": int(place)}
-
-
-def _write_catalogue(location: Location, table: pa.Table, snapshot: str) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({SNAPSHOT_KEY: snapshot.encode()}), buffer, compression="zstd")
-    location.write_bytes(CATALOGUE, buffer.getvalue())
-
-
-def _empty_catalogue() -> pa.Table:
-    return pa.schema(CATALOGUE_COLUMNS).empty_table()
-
-
-def _to_catalogue(records: Iterable[dict[str, Any]]) -> pa.Table:
-    """Return the rows of a catalogue, ids as strings."""
-    return pa.Table.from_pylist([_to_row(record) for record in records], schema=pa.schema(CATALOGUE_COLUMNS))
-
-
-def _to_row(record: dict[str, Any]) -> dict[str, Any]:
-    bands = record["bands"]
-    row = {name: record[name] for name in CATALOGUE_COLUMNS if name in record}
-    return row | {
-        "object_id": record["object"],
-        "bands": _joined(band["name"] for band in bands),
-        "rows": record["shape"][0],
-        "columns": record["shape"][1],
-        "calibrated": all(band["calibrated"] for band in bands),
-        "ivar_source": _joined(dict.fromkeys(band["ivar_source"] for band in bands)),
-        "release": _joined(dict.fromkeys(band["release"] for band in bands if band["release"])),
-        "notes": "; ".join(record["notes"]),
-    }
-
-
-def _joined(words: Iterable[str]) -> str:
-    return ",".join(words)
-
-
-def _merge(old: pa.Table, new: pa.Table) -> pa.Table:
-    """Return the rows in force, in order of arrival: of rows of one id the last; ids int64 where all are integers."""
-    old = old.set_column(0, "object_id", old["object_id"].cast(_TEXT))
-    shared = pc.is_in(old["object_id"], value_set=new["object_id"].combine_chunks())
-    rivals = pa.concat_tables([old.filter(shared), new]).sort_by("record")
-    last = {object_id: index for index, object_id in enumerate(rivals["object_id"].to_pylist())}
-    winners = rivals.take(pa.array(last.values(), type=_COUNT))
-    table = pa.concat_tables([old.filter(pc.invert(shared)), winners]).sort_by("record")
-    if len(table) and pc.all(pc.match_substring_regex(table["object_id"], _INTEGER)).as_py():
-        with contextlib.suppress(pa.ArrowInvalid):  # more digits than 64 bits hold
-            return table.set_column(0, "object_id", table["object_id"].cast(_COUNT))
-    return table
-
-
-def _select(table: pa.Table, ids: Iterable[str]) -> pa.Table:
-    """Return the rows of some ids."""
-    kind = table["object_id"].type
-    values = list(ids) if kind == _TEXT else [int(object_id) for object_id in ids if _is_int64(object_id)]
-    return table.filter(pc.is_in(table["object_id"], value_set=pa.array(values, type=kind)))
-
-
-def _is_int64(text: str) -> bool:
-    """Return whether a string is what an int64 is printed as."""
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()):
-        return False
-    return str(int(text)) == text and -_INT64 <= int(text) < _INT64
