@@ -71,9 +71,9 @@ class Comparison:
     radius_arcsec, difference : ndarray, shape (RADII,)
         Where; measured minus reference, mag.
     signal : ndarray, shape (RADII,)
-        Intensity by its error, as measured.
+        Intensity by its error, as measured; NaN where no error is stated.
     sigma : ndarray, shape (RADII,)
-        Error of the difference as both state theirs, mag.
+        Error of the difference as both state theirs, mag; NaN where one states none.
     """
 
     object_id: str
@@ -196,10 +196,15 @@ def match_names(references: Sequence[Reference], known: set[str]) -> tuple[Refer
 
 
 def compare(profile: Profile, reference: Reference, *, rule: ComparisonRule) -> Comparison | None:
-    """Return a profile beside its reference, interpolated in the logarithm of the radius; None without common radii."""
-    good = np.isfinite(profile.mu) & np.isfinite(profile.intensity_error) & (profile.intensity_error > 0)
-    signal = np.where(good, profile.intensity / np.where(good, profile.intensity_error, 1.0), 0.0)
-    good &= _until_last(signal >= rule.signal)
+    """Return a profile beside its reference, interpolated in the logarithm of the radius; None without common radii.
+
+    A profile that states no errors at all is compared to its end.
+    """
+    good, signal = np.isfinite(profile.mu), np.full(profile.mu.size, np.nan)
+    if np.isfinite(profile.intensity_error).any():
+        good &= np.isfinite(profile.intensity_error) & (profile.intensity_error > 0)
+        signal = np.where(good, profile.intensity / np.where(good, profile.intensity_error, 1.0), 0.0)
+        good &= _until_last(signal >= rule.signal)
     known = _until_last(reference.mu_error <= POGSON / rule.signal)
     if good.sum() < _FEWEST or known.sum() < _FEWEST:
         return None
@@ -291,12 +296,13 @@ def _score(found: Sequence[Comparison | None]) -> dict[str, Any]:
     there = [one for one in found if one is not None]
     scores: dict[str, Any] = {"n": len(found), "lost": 1 - len(there) / len(found)}
     rms = np.array([one.rms for one in there])
-    inside = np.concatenate([np.abs(one.difference) <= one.sigma for one in there]) if there else np.empty(0)
+    stated = [one for one in there if np.isfinite(one.sigma).all()]
+    inside = np.concatenate([np.abs(one.difference) <= one.sigma for one in stated]) if stated else np.empty(0)
     scores |= {
         "rms_median": float(np.median(rms)) if there else None,
         "rms_p90": float(np.percentile(rms, 90)) if there else None,
         "offset_median": float(np.median([one.offset for one in there])) if there else None,
-        "coverage68": float(inside.mean()) if there else None,
+        "coverage68": float(inside.mean()) if stated else None,
         "by_signal": list(_by_signal(there)),
     }
     return scores

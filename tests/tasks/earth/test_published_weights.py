@@ -18,6 +18,7 @@ from torch import Tensor
 from flows.cli import main
 from models.autoregressive import huber
 from models.earthpt_published import ALPHABETICAL_BANDS, PublishedEarthPT, PublishedEarthPTConfig
+from models.pix2prof import Pix2Prof, Pix2ProfConfig
 from models.published import write_published
 from models.tokens import Tokens
 from storage.location import resolve
@@ -201,3 +202,23 @@ def test_what_cannot_be_exported_is_one_line(checkpoint: Path, tmp_path: Path, c
     assert "cannot be written" in refused("export", "old", *more, tmp_path / "nowhere" / "out.pt")
     assert "--layout other" in refused("export", "old", "--layout", "other", "--out", out, "--warehouse", warehouse)
     assert not out.exists()
+
+
+def test_pix2prof_is_recognised_goes_in_and_comes_out_the_same(tmp_path: Path, canopus: Run, refused: Run) -> None:
+    original, again, warehouse = tmp_path / "p.pth", tmp_path / "again.pth", tmp_path / "warehouse"
+    write_published(Pix2Prof(Pix2ProfConfig(width=4)), original, "pix2prof", history={"epoch": 160})
+    canopus("import-weights", original, "--name", "p", "--warehouse", warehouse)
+    network = load_network(resolve(warehouse), "p")
+    assert (network.kind, network.config["width"]) == ("pix2prof", 4)
+    card = Path(network.reference.url, "card.md").read_text()
+    for words in ("imported from `p.pth` (sha256 ", "Smith et al. 2021", "- epoch: 160", "0.396 arcsec", "eval mode"):
+        assert words in card
+    canopus("export", "p", "--layout", "pix2prof", "--out", again, "--warehouse", warehouse)
+    old, new = (torch.load(file, weights_only=True) for file in (original, again))
+    assert old.keys() == new.keys()
+    for part in ("encoder", "decoder"):
+        assert old[part].keys() == new[part].keys()
+        assert all(torch.equal(tensor, new[part][name]) for name, tensor in old[part].items())
+    assert "is of kind pix2prof" in refused(
+        "export", "p", "--layout", "earthpt", "--out", again, "--warehouse", warehouse
+    )

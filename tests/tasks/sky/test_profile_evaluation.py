@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,17 @@ def test_what_comes_back_after_the_profile_sank_into_noise_is_not_compared() -> 
     found = compare(profile(signal=signal), reference(), rule=ComparisonRule())
     assert found is not None
     assert found.radius_arcsec[-1] == pytest.approx(RADIUS[39])
+
+
+def test_a_profile_without_errors_is_compared_to_its_end_and_states_no_coverage() -> None:
+    bare = profile(offset=0.1)
+    bare = replace(bare, intensity_error=np.full(bare.mu.size, np.nan), mu_error=np.full(bare.mu.size, np.nan))
+    found = compare(bare, reference(), rule=ComparisonRule())
+    assert found is not None
+    assert found.rms == pytest.approx(0.1, abs=1e-3)
+    assert np.isnan(found.sigma).all()
+    (scores,) = score([bare], [reference()], rule=ComparisonRule())["methods"].values()
+    assert (scores["lost"], scores["coverage68"], scores["by_signal"]) == (0.0, None, [])
 
 
 def test_errors_that_are_right_hold_two_thirds() -> None:
