@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from storage.cutouts import BandFacts
 from tasks.errors import SourceRejected
 from tasks.sky.assembly import Plane, counts_whole, has_data, inverse_variance, psf_facts
-from tasks.sky.fits_images import Image, calibration_of, release_of, soft_bias_of, to_float32
+from tasks.sky.fits_images import Image, release_of, to_float32
+from tasks.sky.flux_units import calibration_of, soft_bias_of
 
 _VARIANCES = ("ivar", "rms", "variance")
 
