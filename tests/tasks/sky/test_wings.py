@@ -67,3 +67,14 @@ def test_radii_that_are_not_known_are_left_out() -> None:
     assert whole is not None
     assert holed is not None
     assert holed.value == pytest.approx(whole.value, abs=1e-4)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 7.0, 1e5])
+def test_a_level_is_the_same_in_any_unit(unit: float) -> None:
+    seen = sersic(1.0, 8.0) + 1e-3 + default_rng(5).normal(scale=2e-4, size=RADIUS.size)
+    error = np.full(RADIUS.size, 2e-4)
+    one = level_beneath(RADIUS, seen, error, scatter=2e-3)
+    other = level_beneath(RADIUS, unit * seen, unit * error, scatter=unit * 2e-3)
+    assert one is not None
+    assert other is not None
+    assert (other.value / unit, other.error / unit) == pytest.approx((one.value, one.error), rel=1e-4)
