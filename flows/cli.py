@@ -1064,7 +1064,7 @@ def evaluate_change(
 
 @app.command(
     "import-weights",
-    epilog="Example: canopus import-weights ckpt.pt --layout earthpt --name earthpt-700m --warehouse ./warehouse",
+    epilog="Example: canopus import-weights ckpt.pt --name earthpt-700m --warehouse ./warehouse",
 )
 def import_weights(
     file: Annotated[Path, typer.Argument(help="Checkpoint as its authors distribute it.")],
