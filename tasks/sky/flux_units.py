@@ -51,7 +51,13 @@ class Calibration:
 
 
 def calibration_of(
-    header: Header, *, band: str, pixel_scale_arcsec: float, zero_points: Mapping[str, float], viewer: bool = False
+    header: Header,
+    *,
+    band: str,
+    pixel_scale_arcsec: float,
+    zero_points: Mapping[str, float],
+    viewer: bool = False,
+    where: str = "the image",
 ) -> Calibration:
     """Return what a unit of an image is, from its header; from `zero_points` where that does not say.
 
@@ -59,6 +65,8 @@ def calibration_of(
     ----------
     viewer : bool
         Whether it is an answer of the Legacy Survey viewer, which are nanomaggies and do not say so.
+    where : str
+        The image's name in messages.
 
     Raises
     ------
@@ -68,7 +76,7 @@ def calibration_of(
     said = str(header.get("BUNIT", "")).strip()
     unit = re.sub(r"\(.*?\)|\s", "", said)
     if _NONLINEAR.match(said.lower()):
-        raise SourceRejected(f"the image is in {said} (BUNIT), which is not linear in flux", reason="invalid-input")
+        raise SourceRejected(f"{where} is in {said} (BUNIT), which is not linear in flux", reason="invalid-input")
     if not unit and (viewer or _is_viewers(header) or is_sdss_frame(header)):
         return Calibration("nanomaggies", AB_ZERO_POINT, True)
     if (from_unit := _zero_point_of_unit(unit, pixel_scale_arcsec)) is not None:
@@ -78,18 +86,18 @@ def calibration_of(
     is_counts = unit.lower() in _NO_UNIT or _is_counts(unit)
     if not (is_counts or _PER_WAVELENGTH.fullmatch(said.lower())):
         raise SourceRejected(
-            f"the image is in {said} (BUNIT), which is no flux of one pixel: {_UNITS} are understood",
+            f"{where} is in {said} (BUNIT), which is no flux of one pixel: {_UNITS} are understood",
             reason="invalid-input",
         )
-    found, where = _zero_point_of(header)
+    found, key_said = _zero_point_of(header)
     if math.isfinite(found):
-        return Calibration("counts", found, True, (f"zero point {found:.4f} from {where}",))
+        return Calibration("counts", found, True, (f"zero point {found:.4f} from {key_said}",))
     for key in (band, "*"):
         if key in zero_points:
             return Calibration("counts", float(zero_points[key]), True, (f"zero point {zero_points[key]} as given",))
     if not is_counts:
         raise SourceRejected(
-            f"the image is in {said} (BUNIT), a flux by wavelength: give its AB zero point (--zero-point)",
+            f"{where} is in {said} (BUNIT), a flux by wavelength: give its AB zero point (--zero-point)",
             reason="invalid-input",
         )
     return Calibration("counts", AB_ZERO_POINT, False, ("no zero point: magnitudes are instrumental",))

@@ -48,7 +48,12 @@ def plane_of(
         if (other := mine[kind]) is not None and other.pixels.shape != image.pixels.shape:
             raise SourceRejected(f"{where}: {kind} of shape {other.pixels.shape} for an image of {image.pixels.shape}")
     found = calibration_of(
-        image.header, band=band, pixel_scale_arcsec=pixel_scale_arcsec, zero_points=zero_points, viewer=viewer
+        image.header,
+        band=band,
+        pixel_scale_arcsec=pixel_scale_arcsec,
+        zero_points=zero_points,
+        viewer=viewer,
+        where=where,
     )
     bias = soft_bias_of(image.header, image.pixels)
     pixels = to_float32(image.pixels)

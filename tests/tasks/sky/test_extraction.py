@@ -84,7 +84,7 @@ def test_every_object_has_its_rows_and_each_bad_one_its_reason(spoilt: GalaxyFol
         assert (rows[name].state, rows[name].reason) == ("rejected", REASONS[kind]), kind
         assert rows[name].message
     by_kind = {kind: rows[name].message for name, kind in spoilt.spoilt.items()}
-    assert "in K (BUNIT)" in by_kind["wrong-units"]
+    assert ".fits is in K (BUNIT)" in by_kind["wrong-units"]
     assert "8 x 8 pixels, 16 a side are needed" in by_kind["tiny"]
     good = [row for name, row in rows.items() if name not in spoilt.spoilt]
     assert all((row.state, row.bands) == ("measured", 2) and row.seconds > 0 for row in good)
