@@ -66,7 +66,15 @@ class IsophoteMethod:
             geometry = replace(geometry, ellipses=outer_ellipse(geometry))
         edges = self._edges(cutout, geometry)
         profiles = tuple(
-            measure_band(cutout, index, planes[index], geometry, edges, method=self.name, fitted_here=index == deepest)
+            measure_band(
+                cutout,
+                index,
+                planes[index],
+                geometry,
+                edges,
+                method=self.name,
+                fitted_here=index == deepest and not self.fixed_geometry,
+            )
             for index in range(len(planes))
         )
         seconds = (time.monotonic() - begun) / len(planes)
