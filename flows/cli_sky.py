@@ -204,7 +204,8 @@ def evaluate_profiles(
     from tasks.sky.methods import require_sky_extra
 
     require_sky_extra()
-    from tasks.sky.profile_evaluation import ComparisonRule, describe_scores, evaluate_product
+    from tasks.sky.profile_comparison import ComparisonRule
+    from tasks.sky.profile_evaluation import describe_scores, evaluate_product
 
     with bars():
         report = evaluate_product(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from flows.config import Dask, Settings, Warehouse
-from tasks.sky.sources import EVERY_BAND, SMALLEST_SIDE, VIEWER_URL, SourceOptions
+from tasks.sky.source_options import EVERY_BAND, SMALLEST_SIDE, VIEWER_URL, SourceOptions
 
 
 def _as_names(value: Any) -> Any:

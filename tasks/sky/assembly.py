@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from storage.cutouts import BandFacts, Cutout, FluxUnit
 from tasks.errors import Reason, SourceRejected
 from tasks.sky.fits_images import is_mirrored, to_float32
-from tasks.sky.sources import SMALLEST_SIDE
+from tasks.sky.source_options import SMALLEST_SIDE
 from tasks.sky.targets import Target
 
 _MISSING_NOTE = "no image in {}"

@@ -19,7 +19,7 @@ from tasks.sky.assembly import Frame, Plane, assemble, shifted
 from tasks.sky.fits_images import Image, Kind, open_units, pixel_of, pixel_scale_arcsec, wcs_of
 from tasks.sky.legacy import DEFAULT_BANDS, DEFAULT_SIZE
 from tasks.sky.planes import plane_of
-from tasks.sky.sources import SourceOptions
+from tasks.sky.source_options import SourceOptions
 from tasks.sky.targets import Target, require_position
 
 _TABLES = ("survey-bricks.fits.gz", "survey-bricks.fits")

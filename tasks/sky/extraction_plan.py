@@ -25,7 +25,8 @@ from storage.sky import SkyReader
 from tasks.errors import ConfigurationError, UsageError
 from tasks.limits import HttpLimits
 from tasks.sky.profile import STATES, State
-from tasks.sky.sources import VIEWER_LIMITS, VIEWER_URL, CutoutSource, SourceOptions, open_source
+from tasks.sky.source_options import VIEWER_LIMITS, VIEWER_URL, SourceOptions
+from tasks.sky.sources import CutoutSource, open_source
 from tasks.sky.target_columns import ColumnNames
 from tasks.sky.targets import Target, TargetList, read_targets
 

@@ -32,7 +32,7 @@ _FLUX_BY_AREA = re.compile(
 )
 _COUNTS = re.compile(
     r"(adus?|dns?|cps|counts?|cts?|e-?|electrons?|photons?|photo-?electrons?|data(units?|numbers?))"
-    r"((/|per)s(ec(ond)?s?)?|[.*]?s(ec)?(\^|\*\*)?-1)?"
+    r"((/|per)s(ec|ecs|econds?)?|[.*]?s(ec)?(\^|\*\*)?-1)?"
 )
 _NO_UNIT = ("", "none", "unknown", "undef", "undefined", "unitless", "dimensionless", "n/a")
 _PER_WAVELENGTH = re.compile(r"(10\S*)?ergs?\W.*")

@@ -27,7 +27,7 @@ from tasks.sky.fits_images import (
 from tasks.sky.folder_names import FileName, list_folder, parse_name
 from tasks.sky.planes import plane_of
 from tasks.sky.sdss_psf import psf_field_name, psf_widths, with_width
-from tasks.sky.sources import SourceOptions
+from tasks.sky.source_options import SourceOptions
 from tasks.sky.target_columns import ColumnNames
 from tasks.sky.targets import Target, TargetList, digest_of, read_targets
 

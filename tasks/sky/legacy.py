@@ -18,7 +18,7 @@ from tasks.sky.answers import Answers
 from tasks.sky.assembly import Frame, Plane, assemble, psf_facts
 from tasks.sky.fits_images import Image, open_units, pixel_of, pixel_scale_arcsec, read_images, wcs_of
 from tasks.sky.planes import plane_of
-from tasks.sky.sources import SourceOptions
+from tasks.sky.source_options import SourceOptions
 from tasks.sky.targets import Target, require_position
 
 DEFAULT_LAYER = "ls-dr10"

@@ -12,7 +12,7 @@ from tasks.earth.plots import legend_above, new_figure, style_panel, to_png, wri
 from tasks.sky.qa_plots import logarithmic
 
 if TYPE_CHECKING:
-    from tasks.sky.profile_evaluation import Comparison
+    from tasks.sky.profile_comparison import Comparison
 
 COLOURS = {"isophote": "#0b5d3b", "photutils": "#d1742b", "network": "#2f4b9b", "published": "#7a4fa3"}
 _LINES = 60

@@ -13,7 +13,7 @@ from tasks.sky.fits_images import pixel_of, pixel_scale_arcsec, read_images, wcs
 from tasks.sky.legacy import DEFAULT_SIZE
 from tasks.sky.planes import plane_of
 from tasks.sky.sdss_psf import psf_field_url, psf_widths, with_width
-from tasks.sky.sources import SourceOptions
+from tasks.sky.source_options import SourceOptions
 from tasks.sky.target_queries import asked, sdss_cone
 from tasks.sky.targets import Target, require_position
 

@@ -15,7 +15,7 @@ from tasks.errors import ConfigurationError, SourceRejected
 from tasks.limits import HttpLimits
 from tasks.sky.bricks import Bricks, BrickSource
 from tasks.sky.fits_images import pixel_of
-from tasks.sky.sources import SourceOptions
+from tasks.sky.source_options import SourceOptions
 from tasks.sky.targets import Target
 
 RA, DEC = 10.0, 20.0

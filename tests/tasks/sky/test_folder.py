@@ -14,7 +14,7 @@ from sky_files import fits_bytes, image_unit, noise, tan_header
 from storage.cutouts import Cutout
 from tasks.errors import ConfigurationError, SourceRejected
 from tasks.sky.folder import FolderSource, targets_of_folder
-from tasks.sky.sources import SourceOptions
+from tasks.sky.source_options import SourceOptions
 from tasks.sky.targets import Target
 
 SHAPE = (30, 40)

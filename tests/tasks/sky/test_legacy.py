@@ -21,7 +21,7 @@ from storage.cutouts import Cutout
 from tasks.errors import SourceRejected, SourceUnavailable
 from tasks.limits import HttpLimits
 from tasks.sky.legacy import LegacySource
-from tasks.sky.sources import SourceOptions
+from tasks.sky.source_options import SourceOptions
 from tasks.sky.targets import Target, read_targets
 
 LIMITS = HttpLimits(attempts=3, backoff_s=0.02, requests_per_s=10_000)

@@ -16,16 +16,8 @@ from flows.cli import app
 from tasks.errors import ConfigurationError
 from tasks.sky.photometry import POGSON
 from tasks.sky.profile import Profile
-from tasks.sky.profile_evaluation import (
-    RADII,
-    ComparisonRule,
-    compare,
-    describe_scores,
-    evaluate_product,
-    match_names,
-    read_profiles,
-    score,
-)
+from tasks.sky.profile_comparison import RADII, ComparisonRule, compare, match_names, score
+from tasks.sky.profile_evaluation import describe_scores, evaluate_product, read_profiles
 from tasks.sky.profile_table import to_table
 from tasks.sky.reference_profiles import Reference, read_references
 

@@ -17,7 +17,7 @@ from tasks.errors import SourceRejected
 from tasks.limits import HttpLimits
 from tasks.sky.fits_images import pixel_of, unpacked
 from tasks.sky.sdss import SdssSource
-from tasks.sky.sources import SourceOptions
+from tasks.sky.source_options import SourceOptions
 from tasks.sky.targets import Target
 
 LIMITS = HttpLimits(attempts=2, backoff_s=0.02, requests_per_s=10_000)

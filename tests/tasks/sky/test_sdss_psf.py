@@ -15,7 +15,7 @@ from tasks.errors import SourceRejected
 from tasks.sky.assembly import Plane
 from tasks.sky.folder import FolderSource
 from tasks.sky.sdss_psf import psf_field_name, psf_field_url, psf_widths, with_width
-from tasks.sky.sources import SourceOptions
+from tasks.sky.source_options import SourceOptions
 from tasks.sky.targets import Target
 
 FILES = "galaxies/sdss_nearby_misc/frame_files"

@@ -9,7 +9,8 @@ import pytest
 from sky_files import fits_bytes, noise
 
 from tasks.errors import ConfigurationError, SourceRejected
-from tasks.sky.sources import SourceOptions, open_source
+from tasks.sky.source_options import SourceOptions
+from tasks.sky.sources import open_source
 from tasks.sky.targets import Target
 
 
