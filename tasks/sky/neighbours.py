@@ -31,6 +31,7 @@ _SHARPNESS = 2.2
 """By how much a star's peak drops when it is smoothed three times as widely, at the least; one of a point source drops by 4."""
 _SEARCH_SHARE = 0.1
 _SEARCH_ARCSEC = 3.0
+_LEAST_SEARCH = 3.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def object_middle(
 
 def search_radius(shape: tuple[int, ...], pixel_scale_arcsec: float) -> float:
     """Return how far from the target, pixels, its light is looked for first."""
-    return max(_SEARCH_ARCSEC / pixel_scale_arcsec, _SEARCH_SHARE * max(shape))
+    return max(min(_SEARCH_ARCSEC / pixel_scale_arcsec, _SEARCH_SHARE * max(shape)), _LEAST_SEARCH)
 
 
 def _object_at(

@@ -55,7 +55,7 @@ class ObjectFlag(IntFlag):
     NEIGHBOURS = 128
     """Neighbours were masked inside the profile."""
     OFF_CENTRE = 256
-    """The object lies more than three arcsec, or a tenth of the image, from where the target is said to be."""
+    """The object lies more than three arcsec, or a tenth of the image where that is less, from where the target is said to be."""
     UNRESOLVED = 512
     """Half-light radius below the point spread function's half width."""
     UNSURE = 1024
