@@ -139,9 +139,24 @@ def test_the_objects_middle_is_its_brightest_place() -> None:
     assert object_middle(image, nothing, x=1.0, y=2.0, radius=12.0, width=1.0) == (1.0, 2.0)
 
 
-def test_the_search_is_three_arcsec_or_a_tenth_of_the_image() -> None:
-    assert search_radius((100, 50), 0.2) == pytest.approx(15.0)
-    assert search_radius((1000, 500), 0.2) == pytest.approx(100.0)
+def test_the_search_is_three_arcsec_or_a_tenth_of_the_image_where_that_is_less() -> None:
+    assert search_radius((100, 50), 0.2) == pytest.approx(10.0)
+    assert search_radius((1000, 500), 0.2) == pytest.approx(15.0)
+    assert search_radius((20, 16), 1.0) == pytest.approx(3.0)
+
+
+def test_a_brighter_neighbour_is_not_taken_for_the_object() -> None:
+    image = galaxy(x=MIDDLE, y=MIDDLE) + 3.0 * galaxy(x=MIDDLE + 30.0, y=MIDDLE)
+    sources = find_sources(
+        image + np.random.default_rng(8).normal(scale=0.05, size=SHAPE),
+        np.ones(SHAPE, dtype=bool),
+        x=MIDDLE,
+        y=MIDDLE,
+        pixel_scale_arcsec=0.06,
+        width=1.5,
+    )
+    assert sources is not None
+    assert math.hypot(sources.x - MIDDLE, sources.y - MIDDLE) < 1.0
 
 
 def test_free_pixels_are_farther_from_sources_than_the_growth() -> None:
