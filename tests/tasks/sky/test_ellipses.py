@@ -62,7 +62,7 @@ def test_any_disc_is_recovered(ellipticity: float, angle: float, x: float, y: fl
     outer = found.radius * (1 - ellipticity) > 4.0
     assert np.abs(found.ellipticity - ellipticity)[outer].max() < 0.01
     assert apart(found.angle, angle)[outer].max() < 0.01 / min(1.0, 3 * ellipticity)
-    assert np.hypot(found.x + found.drift[outer, 0] - x, found.y + found.drift[outer, 1] - y).max() < 0.07
+    assert np.hypot(found.x + found.drift[outer, 0] - x, found.y + found.drift[outer, 1] - y).max() < 0.1
 
 
 def test_a_noisy_galaxy_gives_what_photutils_gives() -> None:
