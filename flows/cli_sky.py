@@ -79,6 +79,13 @@ def profiles(
             rich_help_panel=_SILENT,
         ),
     ] = None,
+    ebv_map: Annotated[
+        str | None,
+        typer.Option(
+            help="Dust map for E(B-V): a folder with the two SFD maps, or a HEALPix map in FITS.",
+            rich_help_panel=_SILENT,
+        ),
+    ] = None,
     merge_radius: Annotated[
         float, typer.Option(help="Arcsec: targets nearer to each other are one.", rich_help_panel=_SILENT)
     ] = 1.0,
@@ -144,6 +151,7 @@ def profiles(
         "model": model,
         "training_mode": training_mode,
         "columns": columns,
+        "ebv_map": ebv_map,
         "size_pixels": size_pixels,
         "size_arcsec": size_arcsec,
         "pixel_scale": pixel_scale,

@@ -84,6 +84,9 @@ class ProfilesConfig(Settings):
     training_mode: bool = Field(
         False, description="of published: run as its authors did, norms by the one image and dropout on, seeded"
     )
+    ebv_map: str | None = Field(
+        None, description="dust map for E(B-V) that the list does not give: folder of the SFD maps, or HEALPix in FITS"
+    )
     columns: Annotated[ColumnSettings, BeforeValidator(_as_pairs)] = Field(
         ColumnSettings(), description="of the list, where their names do not say what they are"
     )

@@ -53,6 +53,7 @@ def to_request(config: ProfilesConfig) -> ExtractionRequest:
         model=pin_model(config.warehouse, config.model) if config.model else "",
         training_mode=config.training_mode,
         columns=_column_names(config.columns),
+        ebv_map=config.ebv_map or "",
         size_pixels=config.size_pixels,
         size_arcsec=config.size_arcsec,
         pixel_scale_arcsec=config.pixel_scale,

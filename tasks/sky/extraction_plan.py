@@ -92,6 +92,8 @@ class ExtractionRequest:
         Objects of one commit.
     time_limit_s : float
         Wall time of the work on one object, at most; and again for fetching it.
+    ebv_map : str
+        Dust map that gives E(B-V) where the list does not; empty = none.
     merge_radius_arcsec : float
         Targets nearer to each other are one.
     workers : int
@@ -115,6 +117,7 @@ class ExtractionRequest:
     model: str = ""
     training_mode: bool = False
     columns: ColumnNames = field(default_factory=ColumnNames)
+    ebv_map: str = ""
     size_pixels: int | None = None
     size_arcsec: float | None = None
     pixel_scale_arcsec: float | None = None
@@ -336,6 +339,10 @@ def read_target_list(request: ExtractionRequest) -> TargetList:
         raise UsageError(f"--source {request.source}: name the --targets; only a folder is measured whole without")
     if not found.targets:
         raise ConfigurationError(f"{request.targets or request.source}: {found.rows} rows and no target among them")
+    if request.ebv_map:
+        from tasks.sky.dust import open_dust_map, with_reddening
+
+        return replace(found, targets=with_reddening(found.targets, open_dust_map(request.ebv_map)))
     return found
 
 
