@@ -208,17 +208,22 @@ class QuietServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serve_folder(folder: Path, faults: Faults | None = None, *, serve_ranges: bool = True) -> Iterator[RangeServer]:
-    """Serve a folder on a free port of loopback until the block is left."""
-    state = RangeServer(folder=folder, faults=faults, serve_ranges=serve_ranges)
-    handler = type("Handler", (_Handler,), {"state": state})
-    server = QuietServer(("127.0.0.1", 0), handler)
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
+def running(handler: type[BaseHTTPRequestHandler], state: object) -> Iterator[str]:
+    """Serve on a free port of loopback until the block is left; give the address. The handler's `state` is the one given."""
+    server = QuietServer(("127.0.0.1", 0), type("Handler", (handler,), {"state": state}))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield state
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def serve_folder(folder: Path, faults: Faults | None = None, *, serve_ranges: bool = True) -> Iterator[RangeServer]:
+    """Serve a folder on a free port of loopback until the block is left."""
+    state = RangeServer(folder=folder, faults=faults, serve_ranges=serve_ranges)
+    with running(_Handler, state) as state.url:
+        yield state

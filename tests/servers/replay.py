@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
-from servers.range_server import QuietServer
+from servers.range_server import running
 
 PAGE_KEYS = ("token", "page", "next")
 
@@ -146,13 +145,5 @@ def replay(*cassettes: Path) -> Iterator[Replay]:
         state.hosts.add(host)
         state.answers.append(answer)
     state.answers = [_cut_short(answer, state.answers) for answer in state.answers]
-    server = QuietServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"state": state}))
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(_Handler, state) as state.url:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import requests
-from servers.range_server import Faults, QuietServer
+from servers.range_server import Faults, running
 
 SERVICE_KINDS = ("429", "500", "503", "html", "cut", "short", "slow", "empty", "reset")
 PAGE = b"<!DOCTYPE html><html><body>Gateway</body></html>"
@@ -122,17 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
 def serve_sky(service: Service, faults: Faults | None = None) -> Iterator[SkyServer]:
     """Serve on a free port of loopback until the block is left."""
     state = SkyServer(service=service, faults=faults)
-    handler = type("Handler", (_Handler,), {"state": state})
-    server = QuietServer(("127.0.0.1", 0), handler)
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(_Handler, state) as state.url:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def send_to_loopback(monkeypatch: pytest.MonkeyPatch, server: SkyServer) -> None:
