@@ -56,12 +56,13 @@ def fit_geometry(cutout: Cutout, plane: BandPlane, *, deadline: float) -> Geomet
     """
     labels = cutout.segmentation
     place = expected_place(cutout)
+    reach = search_radius(labels.shape, cutout.pixel_scale_arcsec)
     x, y = object_middle(
         plane.image,
         plane.good & (labels == TARGET),
         x=place[0],
         y=place[1],
-        radius=search_radius(labels.shape, cutout.pixel_scale_arcsec),
+        radius=reach,
         width=smoothing_width(cutout),
     )
     shape = moment_shape(labels, x, y)
@@ -71,7 +72,7 @@ def fit_geometry(cutout: Cutout, plane: BandPlane, *, deadline: float) -> Geomet
     last = max(_FIT_TO * extent, 2 * first)
     radius = annulus_edges(first, last, _STEP)[:-1] * math.sqrt(_STEP)
     flags = ObjectFlag(0)
-    if math.hypot(x - place[0], y - place[1]) > search_radius(labels.shape, cutout.pixel_scale_arcsec):
+    if math.hypot(x - place[0], y - place[1]) > reach:
         flags |= ObjectFlag.OFF_CENTRE
     moments = Ellipses(
         x, y, np.zeros((radius.size, 2)), radius, np.tile(shape, (radius.size, 1)), np.zeros(radius.size)

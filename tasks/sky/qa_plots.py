@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.cutouts import TARGET, Cutout
+from tasks.sky.noise import MAD_TO_SIGMA
 from tasks.sky.photometry import magnitude
 from tasks.sky.prepare import jacobian_at, read_wcs
 from tasks.sky.profile import Profile, RadiusFlag
@@ -144,7 +145,7 @@ class _View:
         self.x, self.y = x, y
         outside = flux[np.isfinite(flux) & (cutout.segmentation[window] == 0)]
         deviations = np.abs(outside - np.median(outside)) if outside.size > 20 else np.abs(flux[np.isfinite(flux)])
-        self.noise = float(1.4826 * np.median(deviations)) / self.block if deviations.size else 1.0
+        self.noise = float(MAD_TO_SIGMA * np.median(deviations)) / self.block if deviations.size else 1.0
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
