@@ -1,0 +1,176 @@
+"""The diffusion model: scaling and its inverse, preconditioning, loss, conditions; and Gaussian data, where the best is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.diffusion import KEPT_CONDITIONS, DiffusionConfig, GalaxyDiffusion
+from models.samplers import sample, sigma_steps
+
+SMALL = DiffusionConfig(
+    bands=("g", "r"),
+    pixels=8,
+    softening=(0.01, 0.02),
+    sigma_data=(0.5, 2.0),
+    sigma_min=0.01,
+    sigma_max=50.0,
+    widths=(16,),
+    depths=(1,),
+    attended=0,
+)
+ASKED = replace(SMALL, conditions=("magnitude",), condition_centre=(17.0,), condition_spread=(0.5,))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=seeded(seed))
+
+
+def test_flux_comes_back_from_the_scaling() -> None:
+    model = GalaxyDiffusion(SMALL)
+    flux = torch.cat([drawn(4, 2, 8, 8), 1e3 * drawn(4, 2, 8, 8, seed=1), 1e-4 * drawn(4, 2, 8, 8, seed=2)])
+    torch.testing.assert_close(model.to_flux(model.to_scaled(flux)), flux, rtol=1e-5, atol=1e-7)
+
+
+def test_clipped_flux_is_scaled_as_published() -> None:
+    model = GalaxyDiffusion(replace(SMALL, scaling="clip"))
+    flux = torch.tensor([-1.0, 0.0, 2.75, 5.5, 9.0]).expand(1, 2, 1, 5)
+    scaled = model.to_scaled(flux)
+    torch.testing.assert_close(scaled, torch.tensor([-1.0, -1.0, 0.0, 1.0, 1.0]).expand(1, 2, 1, 5))
+    torch.testing.assert_close(model.to_flux(scaled), flux.clamp(0, 5.5))
+
+
+def test_a_new_model_gives_the_best_estimate_that_knows_only_the_spread() -> None:
+    """Its network says nothing yet, and the skip is the Wiener gain of each band."""
+    model, noisy, sigma = GalaxyDiffusion(SMALL), drawn(3, 2, 8, 8), torch.tensor([0.01, 1.0, 50.0])
+    spread = torch.tensor([0.5, 2.0])[:, None, None]
+    gain = spread**2 / (spread**2 + sigma[:, None, None, None] ** 2)
+    torch.testing.assert_close(model.denoise(noisy, sigma), gain * noisy)
+
+
+def test_the_loss_of_a_new_model_is_one_at_every_level() -> None:
+    """Preconditioning gives the network's answer unit size: with data of the stated spread the untaught error is 1."""
+    model = GalaxyDiffusion(SMALL)
+    spread = torch.tensor([0.5, 2.0])[:, None, None]
+    flux = model.to_flux(spread * drawn(512, 2, 8, 8))
+    with torch.no_grad():
+        loss = float(model.loss({"flux": flux}, generator=seeded(1)))
+    assert abs(loss - 1.0) < 0.02
+
+
+def test_training_on_gaussian_data_reaches_the_best_denoiser() -> None:
+    """Pixels share a normal mean and have unit scatter about it: the best estimate is linear, and known."""
+    spread = math.sqrt(5.0)
+    config = replace(SMALL, bands=("r",), softening=(1.0,), sigma_data=(spread,), sigma_max=20.0, patch=4, widths=(32,))
+    model = GalaxyDiffusion(config, generator=seeded(3))
+    optimiser, generator = torch.optim.Adam(model.parameters(), 3e-3), seeded(4)
+    for _ in range(200):
+        optimiser.zero_grad()
+        model.loss({"flux": model.to_flux(correlated(64, generator))}, generator=generator).backward()
+        optimiser.step()
+    clean = correlated(1024, seeded(5))
+    for level in (1.0, 4.0):
+        sigma = torch.full((len(clean),), level)
+        noisy = clean + level * drawn(*clean.shape, seed=6)
+        with torch.no_grad():
+            error = float((model.denoise(noisy, sigma) - clean).square().mean())
+        untaught = 5 * level**2 / (5 + level**2)
+        assert error < 1.25 * least_error(level) < 0.8 * untaught
+
+
+def correlated(count: int, generator: torch.Generator) -> Tensor:
+    return 2 * torch.randn(count, 1, 1, 1, generator=generator) + torch.randn(count, 1, 8, 8, generator=generator)
+
+
+def least_error(level: float) -> float:
+    """Return the mean squared error of the best estimate: of the shared mean, and of the scatter about it."""
+    pixels = 64
+    shared = 4 * pixels + 1  # variance along the direction of the mean
+    gone = level**2
+    return (shared * gone / (shared + gone) + (pixels - 1) * gone / (1 + gone)) / pixels
+
+
+def test_conditions_are_told_in_their_units() -> None:
+    model = GalaxyDiffusion(ASKED, generator=seeded(1)).requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.add_(0.05 * drawn(*parameter.shape, seed=2))
+    noisy, sigma = drawn(2, 2, 8, 8), torch.tensor([1.0, 2.0])
+    wanted = torch.tensor([[16.5], [18.0]])
+    other = replace(ASKED, condition_centre=(0.0,), condition_spread=(1.0,))
+    standard = GalaxyDiffusion(other)
+    standard.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model.denoise(noisy, sigma, wanted), standard.denoise(noisy, sigma, (wanted - 17) / 0.5))
+    assert not torch.allclose(model.denoise(noisy, sigma, wanted), model.denoise(noisy, sigma))
+
+
+def test_conditions_of_training_galaxies_are_kept_and_drawn() -> None:
+    model = GalaxyDiffusion(ASKED)
+    kept = 17 + drawn(KEPT_CONDITIONS, 1)
+    model.keep_conditions(kept)
+    found = model.draw_conditions(64, generator=seeded())
+    assert found is not None
+    assert found.shape == (64, 1)
+    assert torch.isin(found, kept).all()
+    assert GalaxyDiffusion(SMALL).draw_conditions(4, generator=seeded()) is None
+
+
+def test_levels_are_spread_as_stated_within_each_batch() -> None:
+    model = GalaxyDiffusion(SMALL)
+    levels = model.draw_levels(512, seeded()).log()
+    assert abs(float(levels.mean()) - SMALL.level_centre) < 0.02
+    assert abs(float(levels.std()) / SMALL.level_spread - 1) < 0.03
+
+
+def test_the_loss_is_the_same_for_the_same_draws() -> None:
+    model, batch = GalaxyDiffusion(ASKED), {"flux": drawn(4, 2, 8, 8), "conditions": torch.full((4, 1), 17.0)}
+    first, again, other = (model.loss(batch, generator=seeded(seed)).item() for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_a_model_samples_images_of_its_own_size_and_of_others() -> None:
+    model = GalaxyDiffusion(SMALL).eval()
+    levels = sigma_steps(4, sigma_min=SMALL.sigma_min, sigma_max=SMALL.sigma_max)
+    for side in (8, 16):
+        with torch.inference_mode():
+            assert sample(model.denoise, drawn(2, 2, side, side), levels).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("noisy", "condition", "words"),
+    [
+        ((1, 3, 8, 8), None, "wanted are \\(n, 2, y, x\\)"),
+        ((2, 8, 8), None, "wanted are"),
+        ((1, 2, 8, 7), None, "multiples of 2"),
+        ((1, 2, 8, 8), (1, 2), "one row each of \\('magnitude',\\)"),
+        ((2, 2, 8, 8), (1, 1), "for 2 images"),
+    ],
+)
+def test_images_and_conditions_of_another_shape_are_refused(
+    noisy: tuple[int, ...], condition: tuple[int, ...] | None, words: str
+) -> None:
+    wanted = None if condition is None else torch.zeros(condition)
+    with pytest.raises(ValueError, match=words):
+        GalaxyDiffusion(ASKED).denoise(torch.zeros(noisy), torch.ones(noisy[0]), wanted)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"softening": (0.1,)}, "softening: one number for each"),
+        ({"conditions": ("size",)}, "condition_centre, condition_spread"),
+        ({"sigma_min": 0.0}, "above 0"),
+        ({"pixels": 9}, "take a multiple of 2"),
+        ({"scaling": "log"}, "there are asinh and clip"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(given: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        replace(SMALL, **given)  # type: ignore[arg-type]
