@@ -1,0 +1,400 @@
+"""Images about a galaxy, read off along ellipses: brightness in cells of semi-major axis and angle, for many at once.
+
+A cell far out covers many pixels. It is read from an image that was halved until a pixel is about as large as a part
+of the cell (a pyramid, Williams 1983), so that all pixels count and none is visited twice; near the middle, where light is
+steep, a cubic reads between the pixels. All of it is plain tensor arithmetic and runs on a GPU as it stands.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+RADII = 64
+ANGLES = 32
+FIRST_PIXELS = 0.5
+"""Semi-major axis of the innermost radius."""
+_PARTS = 4
+"""Parts of a cell along the ellipse; across it there are two."""
+_CUBIC_WITHIN = 8.0
+_CUBIC_ANGLES = 64
+_LEVELS = 6
+_MOST_FLATTENED = 0.92
+_SKY_BLOCKS = 600
+_SKY_CLIP = 2.5
+_SKY_FROM = 0.7
+"""Of the way from the middle to the nearest edge."""
+_SKY_ROUNDS = 5
+_MAD_TO_SIGMA = 1.4826
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of a batch, padded to one size.
+
+    Parameters
+    ----------
+    flux : Tensor, shape (B, K, Y, X)
+        Flux per pixel in units of the noise of a pixel of that band; 0 where there is no data.
+    weight : Tensor, shape (B, K, Y, X)
+        1 where there is data.
+    sigma : Tensor, shape (B, K)
+        The noise of a pixel, in the unit of the survey.
+    shape : Tensor, shape (B, 2)
+        Rows and columns without the padding.
+    fwhm : Tensor, shape (B, K)
+        Of the point spread function, pixels; NaN where it is not known.
+    """
+
+    flux: Tensor
+    weight: Tensor
+    sigma: Tensor
+    shape: Tensor
+    fwhm: Tensor
+
+    @classmethod
+    def of(cls, flux: Tensor, ivar: Tensor, valid: Tensor, *, shape: Tensor, fwhm: Tensor) -> Images:
+        """Return images from flux, inverse variance (0 where it is not known) and validity, each (B, K, Y, X)."""
+        good = valid & flux.isfinite()
+        known = good & (ivar > 0)
+        has_ivar = known.flatten(2).float().mean(dim=-1) > 0.02 * good.flatten(2).float().mean(dim=-1)
+        # a pixel without inverse variance is a bad one, unless none has any
+        good = torch.where(has_ivar[..., None, None], known, good)
+        thin = ivar[..., ::2, ::2].flatten(2)
+        middle = torch.where(known[..., ::2, ::2].flatten(2), thin, torch.nan).nanmedian(dim=-1).values
+        sigma = torch.where(has_ivar, middle.rsqrt(), _pixel_noise(flux, good)).nan_to_num(1.0).clamp(min=1e-30)
+        scaled = torch.where(good, flux / sigma[..., None, None], 0.0)
+        return cls(scaled, good.to(scaled.dtype), sigma, shape, fwhm)
+
+    def to(self, device: torch.device | str) -> Images:
+        """Return them on a device."""
+        moved = (part.to(device) for part in (self.flux, self.weight, self.sigma, self.shape, self.fwhm))
+        return Images(*moved)
+
+
+def _pixel_noise(flux: Tensor, good: Tensor) -> Tensor:
+    """Return the scatter of differences of pixels two apart, shape (B, K)."""
+    apart = torch.where(good[..., 2:] & good[..., :-2], flux[..., 2:] - flux[..., :-2], torch.nan)[..., ::2, ::2]
+    return _MAD_TO_SIGMA / math.sqrt(2) * apart.abs().flatten(2).nanmedian(dim=-1).values
+
+
+@dataclass(frozen=True)
+class Sky:
+    """The sky of each band, units of the noise of a pixel, each shape (B, K).
+
+    Parameters
+    ----------
+    level, error : Tensor
+        Flux per pixel.
+    inflation : Tensor
+        By what the error of a mean over many pixels exceeds that of as many independent ones.
+    """
+
+    level: Tensor
+    error: Tensor
+    inflation: Tensor
+
+
+def measure_sky(images: Images) -> Sky:
+    """Return the sky from means of blocks of pixels in the outer part of each image, clipped of both sides."""
+    level, rows, columns = 0, *images.flux.shape[-2:]
+    while min(rows, columns) >= 2 ** (level + 1) * math.sqrt(_SKY_BLOCKS) and level < 3:
+        level += 1
+    side = 2**level
+    weight = F.avg_pool2d(images.weight, side)
+    means = F.avg_pool2d(images.flux, side) / weight.clamp(min=1e-6)
+    y, x = (torch.arange(length, device=means.device) * side + (side - 1) / 2 for length in means.shape[-2:])
+    middle = (images.shape.to(means.dtype) - 1) / 2
+    far = torch.maximum(
+        (y[None, :, None] - middle[:, 0, None, None]).abs() / middle[:, 0, None, None],
+        (x[None, None, :] - middle[:, 1, None, None]).abs() / middle[:, 1, None, None],
+    )
+    free = (weight > 0.99) & (far > _SKY_FROM)[:, None]
+    values = torch.where(free, means, torch.nan).flatten(2)
+    kept, centre, scatter = values, values[..., 0], values[..., 0]
+    for _ in range(_SKY_ROUNDS):
+        centre = kept.nanmedian(dim=-1).values
+        scatter = _MAD_TO_SIGMA * (kept - centre[..., None]).abs().nanmedian(dim=-1).values
+        kept = torch.where((values - centre[..., None]).abs() <= _SKY_CLIP * scatter[..., None], values, torch.nan)
+    count = kept.isfinite().sum(dim=-1).clamp(min=1)
+    mean = kept.nan_to_num(0.0).sum(dim=-1) / count
+    # differences of blocks side by side: a galaxy's own slope would pass for noise
+    apart = torch.where(free, means, torch.nan).diff(dim=-1).abs().flatten(2).nanmedian(dim=-1).values
+    inflation = (apart * _MAD_TO_SIGMA / math.sqrt(2) * side).nan_to_num(1.0).clamp(min=1.0)
+    return Sky(mean, inflation / side / count.sqrt(), inflation)
+
+
+@dataclass(frozen=True)
+class Ellipses:
+    """One ellipse's centre and shape per object; every radius shares them.
+
+    Parameters
+    ----------
+    centre : Tensor, shape (B, 2)
+        Pixels, x before y, from the centre of the lower-left one.
+    shape : Tensor, shape (B, 2)
+        Flattening 1 - b/a times cosine and sine of twice the major axis' angle, anticlockwise from x.
+    """
+
+    centre: Tensor
+    shape: Tensor
+
+    @property
+    def ratio(self) -> Tensor:
+        """Return b/a, shape (B,)."""
+        return 1 - self.shape.norm(dim=-1).clamp(max=_MOST_FLATTENED)
+
+    @property
+    def angle(self) -> Tensor:
+        """Return the angle of the major axis, radians from x, shape (B,)."""
+        return torch.atan2(self.shape[:, 1], self.shape[:, 0]) / 2
+
+    def moved(self, shift: Tensor, bend: Tensor) -> Ellipses:
+        """Return ellipses moved by `shift` (B, 2), pixels, and changed in shape by `bend` (B, 2), both along their own axes."""
+        return Ellipses(self.centre + turned(shift, self.angle), self.within(turned(bend, 2 * self.angle)))
+
+    def towards(self, other: Ellipses) -> tuple[Tensor, Tensor]:
+        """Return `shift` and `bend` that make these ellipses the others, each (B, 2)."""
+        shift = turned(other.centre - self.centre, -self.angle)
+        return shift, turned(other.shape - self.shape, -2 * self.angle)
+
+    def within(self, bend: Tensor) -> Tensor:
+        """Return the shape changed by `bend`, not flatter than can be read off."""
+        shape = self.shape + bend
+        size = shape.norm(dim=-1, keepdim=True)
+        return shape * (_MOST_FLATTENED / size.clamp(min=_MOST_FLATTENED))
+
+
+def turned(vector: Tensor, angle: Tensor) -> Tensor:
+    """Return vectors (B, 2) turned anticlockwise by angles (B,)."""
+    cosine, sine = angle.cos(), angle.sin()
+    return torch.stack(
+        [cosine * vector[:, 0] - sine * vector[:, 1], sine * vector[:, 0] + cosine * vector[:, 1]], dim=-1
+    )
+
+
+@dataclass(frozen=True)
+class Polar:
+    """Cells about each object.
+
+    Parameters
+    ----------
+    flux : Tensor, shape (B, K, R, A)
+        Mean flux per pixel, units of a pixel's noise, sky taken off; 0 where nothing is known.
+    cover : Tensor, shape (B, K, R, A)
+        Share of the cell that has data, 0 to 1.
+    radius : Tensor, shape (B, R)
+        Semi-major axes, pixels, log-spaced.
+    pixels : Tensor, shape (B, R)
+        Area of the whole annulus, pixels.
+    flattening : Tensor, shape (B,)
+        1 - b/a of the ellipses.
+    fwhm, inflation : Tensor, shape (B, K)
+        As of `Images` and `Sky`.
+    """
+
+    flux: Tensor
+    cover: Tensor
+    radius: Tensor
+    pixels: Tensor
+    flattening: Tensor
+    fwhm: Tensor
+    inflation: Tensor
+
+    def band(self, index: int) -> Polar:
+        """Return one band, K = 1."""
+        keep = slice(index, index + 1)
+        return replace(
+            self,
+            flux=self.flux[:, keep],
+            cover=self.cover[:, keep],
+            fwhm=self.fwhm[:, keep],
+            inflation=self.inflation[:, keep],
+        )
+
+    def to(self, device: torch.device | str) -> Polar:
+        """Return it on a device."""
+        return Polar(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+class Pyramid:
+    """Images halved again and again, in one row of memory, and the sky that is taken off what is read from them."""
+
+    def __init__(self, images: Images, sky: Sky) -> None:
+        self.images, self.sky = images, sky
+        flux, weight = _padded(images.flux), _padded(images.weight)
+        self.sides, planes = [], []
+        for level in range(_LEVELS):
+            if level:
+                flux, weight = F.avg_pool2d(flux, 2), F.avg_pool2d(weight, 2)
+            self.sides.append(flux.shape[-2:])
+            planes.append(torch.stack([flux, weight], dim=2).flatten(3))
+        self.values = torch.cat(planes, dim=-1)  # (B, K, 2, all pixels of all levels)
+        counts = [rows * columns for rows, columns in self.sides]
+        self.starts = [sum(counts[:level]) for level in range(_LEVELS)]
+
+    def read(self, x: Tensor, y: Tensor, level: Tensor) -> Tensor:
+        """Return flux times weight, and weight, at places in pixels of the first level; (B, K, 2, places), straight between pixels.
+
+        Parameters
+        ----------
+        x, y : Tensor, shape (B, places)
+        level : Tensor of int64, shape (B, places)
+            By how many halvings.
+        """
+        at = torch.tensor(self.starts, device=x.device)[level]
+        rows, columns = torch.tensor(self.sides, device=x.device)[level].unbind(-1)
+        step = torch.exp2(level.to(x.dtype))
+        u, v = (x + 0.5) / step - 0.5, (y + 0.5) / step - 0.5
+        left, low = u.floor(), v.floor()
+        found = None
+        for down, across in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            column, row = left + across, low + down
+            share = (1 - (u - column).abs()) * (1 - (v - row).abs())
+            inside = (column >= 0) & (row >= 0) & (column < columns) & (row < rows)
+            index = at + (row * columns + column).long() * inside
+            part = torch.gather(
+                self.values, 3, index[:, None, None].expand(-1, *self.values.shape[1:3], -1)
+            ) * (share * inside)[:, None, None]  # fmt: skip
+            found = part if found is None else found + part
+        assert found is not None
+        return found
+
+    def polar(self, ellipses: Ellipses, *, radii: int = RADII, parts: int = _PARTS) -> Polar:
+        """Return cells along ellipses.
+
+        Parameters
+        ----------
+        ellipses : Ellipses
+        radii : int
+            How many, from `FIRST_PIXELS` to the farthest corner.
+        parts : int
+            Parts of a cell along the ellipse that are read; half as many, at least one, across it.
+        """
+        radius, growth = radii_of(self.images.shape, ellipses.centre, radii)
+        ratio = ellipses.ratio
+        across = max(parts // 2, 1)
+        inner = (torch.arange(across, device=radius.device) + 0.5) / across - 0.5
+        at = radius[:, :, None] * growth[:, None, None] ** inner  # (B, R, parts across)
+        fine = ANGLES * parts
+        turn = 2 * math.pi * (torch.arange(fine, device=radius.device) + 0.5) / fine
+        x, y = _places(ellipses, at[..., None].expand(-1, -1, -1, fine), turn)
+        level = (at * growth.log()[:, None, None] * ratio[:, None, None] / across).clamp(min=1).log2().floor()
+        level = level.clamp(max=_LEVELS - 1).long()[..., None].expand(-1, -1, -1, fine)
+        read = self.read(x.flatten(1), y.flatten(1), level.flatten(1))
+        read = read.unflatten(-1, (radii, across, ANGLES, parts)).mean(dim=(-3, -1))  # (B, K, 2, R, A)
+        flux, cover = read[:, :, 0] / read[:, :, 1].clamp(min=1e-6), read[:, :, 1]
+        flux = self._with_cubic(flux, cover, ellipses, radius)
+        area = math.pi * radius.square() * (growth - 1 / growth)[:, None] * ratio[:, None]
+        flux = torch.where(cover > 1e-3, flux - self.sky.level[..., None, None], 0.0)
+        return Polar(flux, cover, radius, area, 1 - ratio, self.images.fwhm, self.sky.inflation)
+
+    def inside(self, ellipses: Ellipses, radius: Tensor) -> Tensor:
+        """Return the share of ellipses of semi-major axes (B, R) that lies on the image, shape (B, R)."""
+        turn = 2 * math.pi * (torch.arange(ANGLES, device=radius.device) + 0.5) / ANGLES
+        x, y = _places(ellipses, radius[..., None].expand(-1, -1, ANGLES), turn)
+        rows, columns = (self.images.shape[:, axis, None, None] for axis in (0, 1))
+        return ((x >= -0.5) & (y >= -0.5) & (x < columns - 0.5) & (y < rows - 0.5)).to(radius.dtype).mean(dim=-1)
+
+    def _with_cubic(self, flux: Tensor, cover: Tensor, ellipses: Ellipses, radius: Tensor) -> Tensor:
+        """Return cells with those near the middle read off by a cubic, where nothing is missing."""
+        near = int((radius < _CUBIC_WITHIN).sum(dim=1).max())
+        turn = 2 * math.pi * (torch.arange(_CUBIC_ANGLES, device=radius.device) + 0.5) / _CUBIC_ANGLES
+        x, y = _places(ellipses, radius[:, :near, None].expand(-1, -1, _CUBIC_ANGLES), turn)
+        rows, columns = self.images.flux.shape[-2:]
+        place = torch.stack([2 * x / (columns - 1) - 1, 2 * y / (rows - 1) - 1], dim=-1)
+        seen = F.grid_sample(self.images.flux, place, mode="bicubic", align_corners=True, padding_mode="border")
+        seen = seen.unflatten(-1, (ANGLES, _CUBIC_ANGLES // ANGLES)).mean(dim=-1)  # (B, K, near, A)
+        whole = (cover[:, :, :near] > 0.999) & (radius[:, None, :near, None] < _CUBIC_WITHIN)
+        return torch.cat([torch.where(whole, seen, flux[:, :, :near]), flux[:, :, near:]], dim=2)
+
+
+def radii_of(shape: Tensor, centre: Tensor, radii: int) -> tuple[Tensor, Tensor]:
+    """Return semi-major axes (B, R), pixels, out to the farthest corner, and the ratio (B,) of neighbouring ones."""
+    far = torch.maximum(centre, shape.flip(-1) - 1 - centre).norm(dim=-1).clamp(min=4.0)
+    growth = (far / FIRST_PIXELS) ** (1 / (radii - 1))
+    return FIRST_PIXELS * growth[:, None] ** torch.arange(radii, device=centre.device), growth
+
+
+def _places(ellipses: Ellipses, semi_major: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x and y at eccentric anomalies `turn`, the last axis of `semi_major` (B, ..., angle)."""
+    spread = (-1,) + (1,) * (semi_major.dim() - 1)
+    along = semi_major * turn.cos()
+    up = semi_major * turn.sin() * ellipses.ratio.view(spread)
+    cosine, sine = ellipses.angle.cos().view(spread), ellipses.angle.sin().view(spread)
+    x = ellipses.centre[:, 0].view(spread) + along * cosine - up * sine
+    y = ellipses.centre[:, 1].view(spread) + along * sine + up * cosine
+    return x, y
+
+
+def _padded(plane: Tensor) -> Tensor:
+    side = 2 ** (_LEVELS - 1)
+    rows, columns = plane.shape[-2:]
+    return F.pad(plane, (0, -columns % side, 0, -rows % side))
+
+
+def find_centres(images: Images, sky: Sky, expected: Tensor, *, reach: Tensor) -> Tensor:
+    """Return the brightest place near where each object should be, shape (B, 2), pixels: bright counts, and near counts.
+
+    Parameters
+    ----------
+    images : Images
+    sky : Sky
+    expected : Tensor, shape (B, 2)
+        Pixels, x before y.
+    reach : Tensor, shape (B,)
+        Pixels; a place so far off needs e^2 times the light.
+    """
+    half = int((3 * reach).max().ceil().clamp(min=4)) + 12
+    corner = (expected - half).round()
+    light = _windows(images, sky, corner, 2 * half + 1)
+    width = images.fwhm.nanmean(dim=1).nan_to_num(4.0).clamp(1.5, 12.0) / 2.355
+    smooth = _blurred(light, float(width.median()))
+    steps = torch.arange(2 * half + 1, device=light.device)
+    x, y = (corner[:, axis, None] + steps - expected[:, axis, None] for axis in (0, 1))
+    apart = (x[:, None, :].square() + y[:, :, None].square()) / reach[:, None, None].square()
+    tops = smooth == F.max_pool2d(smooth[:, None], 5, stride=1, padding=2)[:, 0]
+    score = torch.where(tops & (apart < 9.0) & (smooth > 0), smooth.clamp(min=1e-12).log() - 2.0 * apart, -torch.inf)
+    best = score.flatten(1).argmax(dim=1)
+    row, column = best // len(steps), best % len(steps)
+    found = corner + torch.stack([_vertex(smooth, row, column, 1), _vertex(smooth, row, column, 0)], dim=-1)
+    nothing = score.flatten(1).amax(dim=1) == -torch.inf
+    return torch.where(nothing[:, None], expected, found)
+
+
+def _windows(images: Images, sky: Sky, corner: Tensor, side: int) -> Tensor:
+    """Return the light of all bands in a square of each image, shape (B, side, side); 0 beyond it."""
+    steps = torch.arange(side, device=corner.device)
+    columns, rows = (corner[:, axis, None].long() + steps for axis in (0, 1))
+    height, width = images.flux.shape[-2:]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    index = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    index = index.flatten(1)[:, None].expand(-1, images.flux.shape[1], -1)
+    flux = torch.gather(images.flux.flatten(2), 2, index) - sky.level[..., None]
+    light = (flux * torch.gather(images.weight.flatten(2), 2, index)).sum(dim=1)
+    return light.unflatten(1, (side, side)) * inside
+
+
+def _blurred(plane: Tensor, width: float) -> Tensor:
+    half = max(math.ceil(3 * width), 1)
+    kernel = torch.exp(-0.5 * (torch.arange(-half, half + 1, device=plane.device) / width) ** 2)
+    kernel = kernel / kernel.sum()
+    wide = F.conv2d(plane[:, None], kernel.view(1, 1, 1, -1), padding=(0, half))
+    return F.conv2d(wide, kernel.view(1, 1, -1, 1), padding=(half, 0))[:, 0]
+
+
+def _vertex(plane: Tensor, row: Tensor, column: Tensor, axis: int) -> Tensor:
+    """Return where a parabola through the pixel and its two neighbours along an axis (0 up, 1 across) is highest."""
+    batch = torch.arange(len(plane), device=plane.device)
+    at, length = (column, plane.shape[2]) if axis else (row, plane.shape[1])
+    centre = at.clamp(1, length - 2)
+    low, middle, high = (
+        plane[batch, row, centre + step] if axis else plane[batch, centre + step, column] for step in (-1, 0, 1)
+    )
+    curve = low - 2 * middle + high
+    shift = torch.where(curve < 0, 0.5 * (low - high) / curve, 0.0).clamp(-0.5, 0.5)
+    return torch.where(at == centre, centre + shift, at.to(plane.dtype))
