@@ -74,9 +74,9 @@ class DiffusionConfig:
     condition_centre: tuple[float, ...] = ()
     condition_spread: tuple[float, ...] = ()
     left_out: float = 0.2
-    patch: int = 2
-    widths: tuple[int, ...] = (32, 64, 128, 256)
-    depths: tuple[int, ...] = (1, 1, 1, 1)
+    patch: int = 4
+    widths: tuple[int, ...] = (64, 128, 192)
+    depths: tuple[int, ...] = (1, 1, 1)
     attended: int = 2
 
     def __post_init__(self) -> None:
@@ -180,9 +180,7 @@ class GalaxyDiffusion(nn.Module):
 
     def to_scaled(self, flux: Tensor) -> Tensor:
         """Return the network's numbers: (..., band, y, x), nanomaggies per pixel of `pixel_scale_arcsec` -> the same shape."""
-        if self.config.scaling == "clip":
-            return 2 * (flux.clamp(DARK, BRIGHT) - DARK) / (BRIGHT - DARK) - 1
-        return torch.asinh(flux / _per_band(self.config.softening, flux))
+        return to_scaled(flux, self.config)
 
     def to_flux(self, scaled: Tensor) -> Tensor:
         """Return nanomaggies per pixel of `pixel_scale_arcsec`: the inverse of `to_scaled`, up to what that clips."""
@@ -228,6 +226,13 @@ class GalaxyDiffusion(nn.Module):
             raise ValueError(
                 f"conditions of shape {tuple(condition.shape)} for {len(images)} images: one row each of {config.conditions or 'nothing'}"
             )
+
+
+def to_scaled(flux: Tensor, config: DiffusionConfig) -> Tensor:
+    """Return flux (..., band, y, x), nanomaggies per pixel, on the scale of a config; the same shape."""
+    if config.scaling == "clip":
+        return 2 * (flux.clamp(DARK, BRIGHT) - DARK) / (BRIGHT - DARK) - 1
+    return torch.asinh(flux / _per_band(config.softening, flux))
 
 
 def _scales(spread: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:

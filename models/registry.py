@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from models.canopy import CanopyConfig, CanopyNet
+from models.diffusion import DiffusionConfig, GalaxyDiffusion
 from models.earthpt import OUTPUTS, QUANTILES, EarthPT, EarthPTConfig, from_channels
 from models.earthpt_published import PublishedEarthPT, PublishedEarthPTConfig
 from models.indices import BANDS
@@ -109,7 +110,22 @@ PIX2PROF = Kind(
     },
     layout="pix2prof",
 )
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (EARTHPT, PUBLISHED, CANOPY, PIX2PROF)}
+GALAXY_DIFFUSION = Kind(
+    "galaxy-diffusion",
+    "Galaxy diffusion: images of galaxies from noise",
+    DiffusionConfig,
+    GalaxyDiffusion,
+    {
+        "inputs": {"quantity": "flux of a pixel, scaled as the settings say, and noise", "units": "1"},
+        "outputs": {"quantity": "flux of a pixel, scaled as the settings say", "units": "1", "unscaled_units": "nmgy"},
+        "conditions": {
+            "magnitude": "AB magnitude in r",
+            "colour": "g - r, mag",
+            "size": "log10 of the half-light semi-major axis in arcsec",
+        },
+    },
+)
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (EARTHPT, PUBLISHED, CANOPY, PIX2PROF, GALAXY_DIFFUSION)}
 """Every kind by the name that configs use."""
 
 

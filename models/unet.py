@@ -46,9 +46,9 @@ class UNetConfig:
     """
 
     channels: int = 3
-    patch: int = 2
-    widths: tuple[int, ...] = (32, 64, 128, 256)
-    depths: tuple[int, ...] = (1, 1, 1, 1)
+    patch: int = 4
+    widths: tuple[int, ...] = (64, 128, 192)
+    depths: tuple[int, ...] = (1, 1, 1)
     attended: int = 2
     conditions: int = 0
 

@@ -19,6 +19,7 @@ SMALL = DiffusionConfig(
     sigma_data=(0.5, 2.0),
     sigma_min=0.01,
     sigma_max=50.0,
+    patch=2,
     widths=(16,),
     depths=(1,),
     attended=0,

@@ -1,0 +1,140 @@
+"""What the diffusion model is trained on: batches of a pool, each image turned and mirrored as the sky allows, and their scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.diffusion import KEPT_CONDITIONS, DiffusionConfig, to_scaled
+from tasks.errors import ConfigurationError
+from tasks.sky.galaxy_pool import Pool
+
+LEAST_GALAXIES = 64
+SOFTENED_AT = 4.0
+"""Sigmas of a pixel's noise below which the scale is about linear."""
+_MEASURED = 10_000
+"""Galaxies, evenly over the pool, whose scale is measured."""
+_MAD_TO_SIGMA = 1.4826
+_ORDER, _TURNS = 0, 1
+
+
+@dataclass(frozen=True)
+class GalaxyBatches:
+    """Galaxies in an order that is drawn anew each time all were seen; a batch is a pure function of its position.
+
+    A sky has no preferred direction: each image comes turned by quarters and mirrored, all eight ways as likely. Pixels stay
+    what they are, so noise does too.
+
+    Parameters
+    ----------
+    pool : Pool
+        Of galaxies.
+    size : int
+        Galaxies of a batch.
+    seed : int
+        Of order and turns.
+    """
+
+    pool: Pool
+    size: int
+    seed: int
+
+    def at(self, position: int) -> dict[str, Tensor]:
+        """Return ``flux`` (n, band, y, x), float16, nanomaggies per pixel, and ``conditions`` (n, condition)."""
+        count = len(self.pool.flux)
+        places = np.arange(position * self.size, (position + 1) * self.size)
+        rows = np.array([_order(self.seed, int(place) // count, count)[place % count] for place in places])
+        flux = self.pool.flux[rows]
+        ways = np.random.default_rng((self.seed, _TURNS, position)).integers(8, size=self.size)
+        for way in range(8):
+            flux[ways == way] = turned(flux[ways == way], way)
+        return {"flux": torch.from_numpy(flux), "conditions": torch.from_numpy(self.pool.conditions[rows])}
+
+    def tokens(self, batch: Mapping[str, Tensor]) -> int:
+        """Return how many images a batch has."""
+        return len(batch["flux"])
+
+
+def turned(images: np.ndarray, way: int) -> np.ndarray:
+    """Return square images (..., y, x) turned by quarters, from `way` 4 on mirrored before."""
+    mirrored = images[..., ::-1] if way >= 4 else images
+    return np.rot90(mirrored, way % 4, axes=(-2, -1))
+
+
+def measure_config(pool: Pool, config: DiffusionConfig) -> DiffusionConfig:
+    """Return a config with the scale of a pool: noise, spread and largest norm of its images, and its conditions.
+
+    Parameters
+    ----------
+    pool : Pool
+        Of galaxies.
+    config : DiffusionConfig
+        Scaling and size of the network.
+
+    Raises
+    ------
+    ConfigurationError
+        Where galaxies are too few, pixels are not finite, or an image is of one value.
+    """
+    if len(pool.flux) < LEAST_GALAXIES:
+        raise ConfigurationError(f"{len(pool.flux)} galaxies to train on: {LEAST_GALAXIES} or more are needed")
+    flux = pool.flux[:: max(1, len(pool.flux) // _MEASURED)].astype(np.float32)
+    if not np.isfinite(flux).all():
+        raise ConfigurationError("galaxies to train on have pixels that are not finite: leave those images out")
+    softening = _rounded(SOFTENED_AT * noise_of(flux))
+    if not all(value > 0 for value in softening):
+        raise ConfigurationError("galaxies to train on have no noise at all in a band: these are no images of the sky")
+    names = pool.names
+    told = {
+        "bands": pool.bands,
+        "pixels": flux.shape[-1],
+        "pixel_scale_arcsec": pool.pixel_scale_arcsec,
+        "softening": softening,
+        "conditions": names,
+        "condition_centre": _rounded(pool.conditions.mean(axis=0)),
+        "condition_spread": _rounded(pool.conditions.std(axis=0)),
+    }
+    given = {name: getattr(config, name) for name in ("scaling", "left_out", "patch", "widths", "depths", "attended")}
+    try:
+        unmeasured = DiffusionConfig(**told, **given, sigma_data=(1.0,) * len(pool.bands))
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    squares = to_scaled(torch.from_numpy(flux), unmeasured).double().square()
+    spread = math.sqrt(float(squares.mean()))
+    return DiffusionConfig(
+        **told,
+        **given,
+        sigma_data=_rounded(squares.mean(dim=(0, 2, 3)).sqrt().numpy()),
+        sigma_min=_rounded(np.array([spread / 250]))[0],
+        sigma_max=_rounded(np.array([float(squares.sum(dim=(1, 2, 3)).max()) ** 0.5]))[0],
+        level_centre=_rounded(np.array([math.log(spread)]))[0],
+    )
+
+
+def noise_of(flux: np.ndarray) -> np.ndarray:
+    """Return the noise of a pixel per band, from differences of neighbours in the outermost rows: (n, band, y, x) -> (band,)."""
+    rows = np.concatenate([flux[:, :, :2], flux[:, :, -2:]], axis=2)
+    differences = np.diff(rows, axis=-1)
+    found: np.ndarray = _MAD_TO_SIGMA * np.median(np.abs(differences), axis=(0, 2, 3)) / math.sqrt(2)
+    return found
+
+
+def kept_conditions(pool: Pool, seed: int) -> Tensor:
+    """Return conditions of galaxies of a pool for a model to keep, shape (`KEPT_CONDITIONS`, condition)."""
+    rows = np.random.default_rng(seed).integers(len(pool.conditions), size=KEPT_CONDITIONS)
+    return torch.from_numpy(pool.conditions[rows])
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(f"{value:.4g}") for value in values)
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, _ORDER, epoch)).permutation(count)
