@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.ddpm_published import PublishedDDPM, PublishedDDPMConfig
 from models.earthpt_published import DATE_FEATURES, PublishedEarthPT, PublishedEarthPTConfig
 from models.indices import BANDS
 from models.pix2prof import Pix2Prof, Pix2ProfConfig
@@ -175,6 +176,31 @@ def _around_pix2prof(model: Pix2Prof, history: Mapping[str, Any]) -> dict[str, A
     return {**optimisers, "epoch": history.get("epoch", 0), "logdir": history.get("logdir", "")}
 
 
+def _read_ddpm_sizes(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the sizes that shapes tell; the published ones where they tell none, so that every difference is named."""
+    weights = unwrap(content["ema"])
+    told, betas = weights.get("denoise_fn.mlp.2.bias"), weights.get("betas")
+    if not (isinstance(told, Tensor) and isinstance(betas, Tensor) and told.dim() == betas.dim() == 1 and len(told)):
+        return {}
+    pattern = re.compile(r"denoise_fn\.downs\.(\d+)\.1\.block2\.block\.0\.bias")
+    found = {int(match[1]): len(weights[name]) for name in weights if (match := pattern.fullmatch(name))}
+    multipliers = tuple(found[level] // len(told) for level in sorted(found))
+    small = len(told) <= LARGEST_SIZE and len(betas) <= LARGEST_SIZE
+    return {"width": len(told), "multipliers": multipliers, "timesteps": len(betas)} if small else {}
+
+
+def _build_ddpm(settings: Mapping[str, Any], more: Mapping[str, Any]) -> PublishedDDPM:
+    try:
+        return PublishedDDPM(PublishedDDPMConfig(**settings, **more))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise LayoutMismatch(f"{dict(settings)} and {dict(more)} make no model: {error}") from error
+
+
+def _around_ddpm(model: PublishedDDPM, history: Mapping[str, Any]) -> dict[str, Any]:
+    weights = {f"module.{name}": tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    return {"step": history.get("step", 0), "model": weights, "ema": weights}
+
+
 EARTHPT = Layout(
     "earthpt",
     "EarthPT, January 2024 (Smith et al. 2023, arXiv 2309.07207)",
@@ -205,7 +231,19 @@ PIX2PROF = Layout(
     marks=("encoder", "decoder"),
     groups=("encoder", "decoder"),
 )
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (EARTHPT, PIX2PROF)}
+DDPM = Layout(
+    "ddpm",
+    "Galaxy DDPM, November 2021 (Smith et al. 2022, arXiv 2111.01713), the average of its weights",
+    # modules are called as in the files
+    prefixes=(("", ""),),
+    read_settings=_read_ddpm_sizes,
+    build=_build_ddpm,
+    surround=_around_ddpm,
+    told=("step",),
+    marks=("ema", "model", "step"),
+    groups=("ema",),
+)
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (EARTHPT, PIX2PROF, DDPM)}
 """Every layout by the name that the command line takes."""
 
 

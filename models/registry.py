@@ -10,6 +10,9 @@ import torch
 from torch import nn
 
 from models.canopy import CanopyConfig, CanopyNet
+from models.ddpm_published import BRIGHT as DDPM_BRIGHT
+from models.ddpm_published import DARK as DDPM_DARK
+from models.ddpm_published import PublishedDDPM, PublishedDDPMConfig
 from models.diffusion import DiffusionConfig, GalaxyDiffusion
 from models.earthpt import OUTPUTS, QUANTILES, EarthPT, EarthPTConfig, from_channels
 from models.earthpt_published import PublishedEarthPT, PublishedEarthPTConfig
@@ -125,7 +128,20 @@ GALAXY_DIFFUSION = Kind(
         },
     },
 )
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (EARTHPT, PUBLISHED, CANOPY, PIX2PROF, GALAXY_DIFFUSION)}
+DDPM = Kind(
+    "ddpm-published",
+    "Galaxy DDPM as published (Smith et al. 2022, arXiv 2111.01713)",
+    PublishedDDPMConfig,
+    PublishedDDPM,
+    {
+        "inputs": {"quantity": "flux of a pixel, scaled, and noise", "units": "nmgy", "clipped_to": [DDPM_DARK, DDPM_BRIGHT]},
+        "outputs": {"quantity": "noise", "units": "1"},
+    },
+    layout="ddpm",
+)
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (EARTHPT, PUBLISHED, CANOPY, PIX2PROF, GALAXY_DIFFUSION, DDPM)
+}
 """Every kind by the name that configs use."""
 
 

@@ -25,6 +25,10 @@ _LIMITS = {
     "256 x 256 pixels about the galaxy. It gives surface brightness by number of sample: no radius, geometry, centre, sky "
     "or uncertainty. Its authors ran it in training mode (statistics of the single image, dropout on); here it runs in eval "
     "mode, whose statistics they gathered one image at a time and never used. Neighbours are not masked.",
+    "ddpm": "It was not scored here: `canopus evaluate generation` scores what it makes. It was trained on Legacy Surveys DR9 "
+    "cutouts (g, r, z; 0.262 arcsec per pixel; 256 x 256 pixels about the galaxy), clipped to 0 to 5.5 nanomaggies per pixel: "
+    "negative sky and bright cores are lost. It cannot be asked for anything. These are the averaged weights; its authors' "
+    "own script sampled from the others.",
 }
 
 
@@ -128,7 +132,9 @@ def _require_own_folder(out: Path) -> None:
 
 def _card(kind: Kind, found: Published, source: dict[str, str], config: dict[str, Any]) -> str:
     parameters = sum(parameter.numel() for parameter in found.model.parameters())
-    told = {name: found.history[name] for name in ("iter_num", "best_val_loss", "epoch") if name in found.history}
+    told = {
+        name: found.history[name] for name in ("iter_num", "best_val_loss", "epoch", "step") if name in found.history
+    }
     return "\n".join(
         [
             f"{kind.title}: {parameters:,} parameters, imported from `{source['file']}` "

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from models.canopy import CanopyConfig, CanopyNet
+from models.ddpm_published import PublishedDDPM, PublishedDDPMConfig
 from models.diffusion import DiffusionConfig, GalaxyDiffusion
 from models.earthpt import EarthPT, EarthPTConfig, from_channels, to_channels
 from models.earthpt_published import ALPHABETICAL_BANDS, PublishedEarthPT, PublishedEarthPTConfig
@@ -21,10 +22,11 @@ SMALL: dict[str, Any] = {
     "earthpt-published": PublishedEarthPTConfig(1, 2, 16, 8, bands=ALPHABETICAL_BANDS),
     "canopy": CanopyConfig(classes=(0, 5), layers=1, heads=2, width=16, pointers=2, months=3, hidden=4, reach=1),
     "pix2prof": Pix2ProfConfig(width=4, layers=2),
+    "ddpm-published": PublishedDDPMConfig(width=8, multipliers=(1, 2), timesteps=4),
     "galaxy-diffusion": DiffusionConfig(pixels=16, widths=(16,), depths=(1,), attended=0),
 }
 TYPES = {"earthpt": EarthPT, "earthpt-published": PublishedEarthPT, "canopy": CanopyNet, "pix2prof": Pix2Prof}
-TYPES |= {"galaxy-diffusion": GalaxyDiffusion}
+TYPES |= {"galaxy-diffusion": GalaxyDiffusion, "ddpm-published": PublishedDDPM}
 
 
 @pytest.mark.parametrize("kind", KINDS)
