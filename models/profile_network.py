@@ -24,7 +24,9 @@ from models.transformer import Transformer, TransformerConfig, initialise
 
 QUANTILES = (0.16, 0.5, 0.84)
 _PLANES = 8
-_ROWS = 12
+_ROWS = 13
+_USUAL_FWHM = 4.0
+"""Pixels, of a point spread function that is not known."""
 _UNIT_OF_SHIFT = 0.25
 """Of the half-light radius: what a shift of 1 means to the network."""
 _BRIGHTEST = 12.0
@@ -365,7 +367,7 @@ class _Cells:
         other = own if whole is None else _scaled(whole)
         z, spread, error, cells = own
         radius = polar.radius
-        fwhm = polar.fwhm[:, 0].nan_to_num(4.0).clamp(min=0.5)[:, None]
+        fwhm = polar.fwhm.nan_to_num(_USUAL_FWHM).clamp(min=0.5)
         growth = (radius[:, 1] / radius[:, 0]).log()[:, None].expand_as(radius)
         rows = torch.stack(
             [
@@ -380,6 +382,7 @@ class _Cells:
                 polar.inflation[:, :1].log().expand_as(radius),
                 polar.flattening[:, None].expand_as(radius),
                 10 * (growth - 0.09),
+                polar.fwhm.isfinite().to(radius.dtype).expand_as(radius),
                 torch.full_like(radius, 0.0 if whole is None else 1.0),
             ],
             dim=1,

@@ -16,8 +16,11 @@ from models.ddpm_published import PublishedDDPM, PublishedDDPMConfig
 from models.diffusion import DiffusionConfig, GalaxyDiffusion
 from models.earthpt import OUTPUTS, QUANTILES, EarthPT, EarthPTConfig, from_channels
 from models.earthpt_published import PublishedEarthPT, PublishedEarthPTConfig
+from models.galaxy_features import GalaxyFeatures, GalaxyFeaturesConfig
 from models.indices import BANDS
 from models.pix2prof import BRIGHT, CLIPPED_AT, DARK, Pix2Prof, Pix2ProfConfig
+from models.profile_network import QUANTILES as PROFILE_QUANTILES
+from models.profile_network import ProfileNet, ProfileNetConfig
 from models.tokens import EPOCH, HALF_RANGE
 
 UNITS_OF_POSITION = f"days since {EPOCH}"
@@ -113,6 +116,13 @@ PIX2PROF = Kind(
     },
     layout="pix2prof",
 )
+GALAXY_FEATURES = Kind(
+    "galaxy-features",
+    "Features of galaxies, for FID and KID",
+    GalaxyFeaturesConfig,
+    GalaxyFeatures,
+    {"inputs": {"quantity": "flux of a pixel", "units": "nmgy"}, "outputs": {"quantity": "features"}},
+)
 GALAXY_DIFFUSION = Kind(
     "galaxy-diffusion",
     "Galaxy diffusion: images of galaxies from noise",
@@ -128,19 +138,39 @@ GALAXY_DIFFUSION = Kind(
         },
     },
 )
+PROFILE_NET = Kind(
+    "profile-net",
+    "Pix2Prof by default: profiles of galaxies from cells along ellipses",
+    ProfileNetConfig,
+    ProfileNet,
+    {
+        "inputs": {"quantity": "flux of a pixel over the noise of a pixel, one band or several", "units": "1"},
+        "outputs": {
+            "quantity": "mean flux of a pixel along an ellipse over the noise of a pixel",
+            "units": "1",
+            "quantiles": list(PROFILE_QUANTILES),
+        },
+        "position": "semi-major axis, log-spaced from half a pixel to the farthest corner",
+    },
+)
 DDPM = Kind(
     "ddpm-published",
     "Galaxy DDPM as published (Smith et al. 2022, arXiv 2111.01713)",
     PublishedDDPMConfig,
     PublishedDDPM,
     {
-        "inputs": {"quantity": "flux of a pixel, scaled, and noise", "units": "nmgy", "clipped_to": [DDPM_DARK, DDPM_BRIGHT]},
+        "inputs": {
+            "quantity": "flux of a pixel, scaled, and noise",
+            "units": "nmgy",
+            "clipped_to": [DDPM_DARK, DDPM_BRIGHT],
+        },
         "outputs": {"quantity": "noise", "units": "1"},
     },
     layout="ddpm",
 )
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (EARTHPT, PUBLISHED, CANOPY, PIX2PROF, GALAXY_DIFFUSION, DDPM)
+    kind.name: kind
+    for kind in (EARTHPT, PUBLISHED, CANOPY, PIX2PROF, PROFILE_NET, GALAXY_FEATURES, GALAXY_DIFFUSION, DDPM)
 }
 """Every kind by the name that configs use."""
 

@@ -209,12 +209,16 @@ def is_mirrored(wcs: WCS) -> bool:
 
 def pixel_of(wcs: WCS, ra: float, dec: float) -> tuple[float, float]:
     """Return (x, y) of a position, from 0 at the centre of the lowest left pixel; NaN where the WCS has none."""
-    from astropy.coordinates import SkyCoord
+    from astropy.coordinates import ICRS, SkyCoord
     from astropy.wcs import NoConvergence
     from astropy.wcs.utils import wcs_to_celestial_frame
 
-    place = SkyCoord(ra, dec, unit="deg").transform_to(wcs_to_celestial_frame(wcs)).spherical
-    axes = {wcs.wcs.lng: place.lon.deg, wcs.wcs.lat: place.lat.deg}
+    frame = wcs_to_celestial_frame(wcs)
+    longitude, latitude = ra, dec
+    if not isinstance(frame, ICRS):
+        place = SkyCoord(ra, dec, unit="deg").transform_to(frame).spherical
+        longitude, latitude = place.lon.deg, place.lat.deg
+    axes = {wcs.wcs.lng: longitude, wcs.wcs.lat: latitude}
     try:
         x, y = wcs.world_to_pixel_values(axes[0], axes[1])
     except (NoConvergence, ValueError):
@@ -232,11 +236,13 @@ def positions_of(
     wcs: WCS, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the ICRS right ascensions and declinations of pixels, degrees, whatever the WCS's axes and frame."""
-    from astropy.coordinates import SkyCoord
+    from astropy.coordinates import ICRS, SkyCoord
     from astropy.wcs.utils import wcs_to_celestial_frame
 
     world = wcs.pixel_to_world_values(x, y)
     frame = wcs_to_celestial_frame(wcs)
+    if isinstance(frame, ICRS):
+        return world[wcs.wcs.lng] % 360.0, world[wcs.wcs.lat]
     found = SkyCoord(world[wcs.wcs.lng], world[wcs.wcs.lat], unit="deg", frame=frame).icrs
     return found.ra.deg % 360.0, found.dec.deg
 

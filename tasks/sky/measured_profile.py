@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,50 +55,115 @@ def measure_band(
     fitted_here : bool
         Whether the ellipses are this band's.
     """
-    band, scale = cutout.bands[index], cutout.pixel_scale_arcsec
+    scale = cutout.pixel_scale_arcsec
     radius = np.sqrt(edges[:-1] * edges[1:])
     ellipses = geometry.ellipses.at(radius)
     measured = measure_annuli(plane.image, plane.good, plane.variance, ellipses, edges, inflation=plane.sky.inflation)
     sky = _sky_beneath(radius, measured, plane.sky, geometry.extent)
     unit = cutout.nanomaggies_per_unit(index) / scale**2
-    sky_error = sky.error * unit
-    intensity, noise = (measured.intensity - sky.level + plane.sky.level) * unit, measured.error * unit
-    error = np.hypot(noise, sky_error)
-    kept = _kept(intensity, error, measured, radius < geometry.extent)
-    flags = _radius_flags(radius * scale, intensity, error, measured, ellipses, band.psf_fwhm_arcsec)
-    if not fitted_here:
-        flags |= int(RadiusFlag.FIXED_GEOMETRY)
+    noise = measured.error * unit
+    found = Measurement(
+        (measured.intensity - sky.level + plane.sky.level) * unit,
+        np.hypot(noise, sky.error * unit),
+        noise,
+        measured.own,
+        measured.inside,
+        sky.level * unit,
+        sky.error * unit,
+    )
+    flags = geometry.flags | _object_flags(cutout, plane, geometry)
+    profile = to_profile(
+        cutout, index, found, ellipses, within=radius < geometry.extent, method=method, object_flags=flags
+    )
+    if fitted_here:
+        return profile
+    return replace(profile, flags=profile.flags | np.int32(RadiusFlag.FIXED_GEOMETRY))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a method found in one band along given ellipses, nanomaggies per arcsec^2, whichever method it was.
+
+    Parameters
+    ----------
+    intensity, error, noise : ndarray, shape (radius,)
+        Sky taken off; its error, and that without the sky's.
+    own, inside : ndarray, shape (radius,)
+        As in `tasks.sky.annuli.Annuli`.
+    sky, sky_error : float
+    """
+
+    intensity: NDArray[np.float64]
+    error: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    own: NDArray[np.float64]
+    inside: NDArray[np.float64]
+    sky: float
+    sky_error: float
+
+
+def to_profile(
+    cutout: Cutout,
+    index: int,
+    found: Measurement,
+    ellipses: Ellipses,
+    *,
+    within: NDArray[np.bool_],
+    method: str,
+    object_flags: ObjectFlag,
+) -> Profile:
+    """Return the profile of a band, with flags, angles on the sky and photometry.
+
+    Parameters
+    ----------
+    cutout : Cutout
+    index : int
+        Of the band.
+    found : Measurement
+    ellipses : Ellipses
+        One per radius, pixels.
+    within : ndarray, shape (radius,), bool
+        Radii that are reported in any case.
+    method : str
+        What the profile says of itself.
+    object_flags : ObjectFlag
+        Those that the method knows of; what the image alone tells is added.
+    """
+    band, scale, radius = cutout.bands[index], cutout.pixel_scale_arcsec, ellipses.radius
+    kept = _kept(found, within)
     wcs = read_wcs(cutout.wcs)
     jacobian = None if wcs is None else jacobian_at(wcs, ellipses.x, ellipses.y)
     centre = (math.nan, math.nan) if wcs is None else position_of(wcs, ellipses.x, ellipses.y)
     east, north = sky_offsets(ellipses.drift[kept], jacobian, scale)
+    object_flags |= _flags_of_image(cutout, index)
+    intensity, error = found.intensity[kept], found.error[kept]
     profile = Profile(
         cutout.object_id,
         band.name,
         method=method,
         radius_arcsec=radius[kept] * scale,
-        intensity=intensity[kept],
-        intensity_error=error[kept],
-        mu=magnitude(intensity[kept]),
-        mu_error=magnitude_error(intensity[kept], error[kept]),
+        intensity=intensity,
+        intensity_error=error,
+        mu=magnitude(intensity),
+        mu_error=magnitude_error(intensity, error),
         ellipticity=ellipses.ellipticity[kept],
         position_angle=position_angles(ellipses.angle, jacobian)[kept],
         offset_east_arcsec=east,
         offset_north_arcsec=north,
-        flags=flags[kept],
-        object_flags=int(_object_flags(cutout, index, plane, geometry, wcs is not None)),
+        flags=_radius_flags(radius * scale, found, ellipses, band.psf_fwhm_arcsec)[kept],
+        object_flags=int(object_flags),
         ra=cutout.ra,
         dec=cutout.dec,
         centre_ra=centre[0],
         centre_dec=centre[1],
         centre_x=ellipses.x,
         centre_y=ellipses.y,
-        sky=sky.level * unit,
-        sky_error=sky_error,
+        sky=found.sky,
+        sky_error=found.sky_error,
         psf_fwhm_arcsec=band.psf_fwhm_arcsec,
         release=band.release,
     )
-    return with_photometry(profile, noise[kept])
+    return with_photometry(profile, found.noise[kept])
 
 
 def _sky_beneath(radius: NDArray[np.float64], measured: Annuli, sky: Sky, extent: float) -> Sky:
@@ -115,49 +180,45 @@ def _sky_beneath(radius: NDArray[np.float64], measured: Annuli, sky: Sky, extent
     return replace(sky, level=sky.level + found.value, error=max(found.error, sky.error / 2))
 
 
-def _kept(
-    intensity: NDArray[np.float64], error: NDArray[np.float64], measured: Annuli, within: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def _kept(found: Measurement, within: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return which radii are reported: to where nothing is left of the object, or of the image."""
-    signal = np.nan_to_num(intensity / np.where(error > 0, error, np.nan))
-    last = intensity.size
-    for index in range(2, intensity.size):
+    signal = np.nan_to_num(found.intensity / np.where(found.error > 0, found.error, np.nan))
+    last = signal.size
+    for index in range(2, signal.size):
         if not within[index] and (signal[index - 2 : index + 1] < 1.0).all():
             last = index + 1
             break
-    seen = measured.inside > 0.2
-    return (np.arange(intensity.size) < last) & seen & np.isfinite(intensity)
+    seen = found.inside > 0.2
+    return (np.arange(signal.size) < last) & seen & np.isfinite(found.intensity)
 
 
 def _radius_flags(
-    radius_arcsec: NDArray[np.float64],
-    intensity: NDArray[np.float64],
-    error: NDArray[np.float64],
-    measured: Annuli,
-    ellipses: Ellipses,
-    fwhm: float,
+    radius_arcsec: NDArray[np.float64], found: Measurement, ellipses: Ellipses, fwhm: float
 ) -> NDArray[np.int32]:
     conditions = {
         RadiusFlag.INSIDE_PSF: radius_arcsec < (fwhm if math.isfinite(fwhm) else 0.0),
-        RadiusFlag.LOW_SIGNAL: intensity < 3 * error,
-        RadiusFlag.MOSTLY_MASKED: measured.own < 0.5 * np.maximum(measured.inside, 1e-9),
-        RadiusFlag.OFF_IMAGE: measured.inside < 0.999,
+        RadiusFlag.LOW_SIGNAL: found.intensity < 3 * found.error,
+        RadiusFlag.MOSTLY_MASKED: found.own < 0.5 * np.maximum(found.inside, 1e-9),
+        RadiusFlag.OFF_IMAGE: found.inside < 0.999,
         RadiusFlag.FIXED_GEOMETRY: ellipses.trust < _TRUSTED_GEOMETRY,
-        RadiusFlag.NOT_POSITIVE: ~(intensity > 0),
+        RadiusFlag.NOT_POSITIVE: ~(found.intensity > 0),
     }
     return sum((int(flag) * where for flag, where in conditions.items()), np.zeros(radius_arcsec.size, dtype=np.int32))
 
 
-def _object_flags(cutout: Cutout, index: int, plane: BandPlane, geometry: Geometry, has_wcs: bool) -> ObjectFlag:
-    band, flags = cutout.bands[index], geometry.flags
+def _object_flags(cutout: Cutout, plane: BandPlane, geometry: Geometry) -> ObjectFlag:
     rows, columns = np.indices(cutout.shape)
     near = np.hypot(rows - geometry.ellipses.y, columns - geometry.ellipses.x) < geometry.extent
+    flags = ObjectFlag.NO_SKY if plane.guessed else ObjectFlag(0)
+    return flags | (ObjectFlag.NEIGHBOURS if (near & (cutout.segmentation > TARGET)).any() else ObjectFlag(0))
+
+
+def _flags_of_image(cutout: Cutout, index: int) -> ObjectFlag:
+    band, flags = cutout.bands[index], ObjectFlag(0)
     for flag, holds in (
         (ObjectFlag.INSTRUMENTAL, not band.calibrated),
         (ObjectFlag.ESTIMATED_VARIANCE, band.ivar_source == "estimated"),
-        (ObjectFlag.NO_WCS, not has_wcs),
-        (ObjectFlag.NO_SKY, plane.guessed),
-        (ObjectFlag.NEIGHBOURS, bool((near & (cutout.segmentation > TARGET)).any())),
+        (ObjectFlag.NO_WCS, not cutout.wcs.strip()),
     ):
         flags |= flag if holds else ObjectFlag(0)
     return flags

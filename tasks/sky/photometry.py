@@ -250,3 +250,11 @@ def position_angles(angle: NDArray[np.float64], jacobian: NDArray[np.float64] | 
     east = jacobian[0, 0] * np.cos(angle) + jacobian[0, 1] * np.sin(angle)
     north = jacobian[1, 0] * np.cos(angle) + jacobian[1, 1] * np.sin(angle)
     return np.degrees(np.arctan2(east, north)) % 180.0
+
+
+def image_angles(position_angle: NDArray[np.float64], jacobian: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Return angles on the image, radians from the x axis, of position angles in degrees east of north: `position_angles` undone."""
+    jacobian = _UPRIGHT if jacobian is None else jacobian
+    turn = np.radians(position_angle)
+    x, y = np.linalg.solve(jacobian, np.stack([np.sin(turn), np.cos(turn)]))
+    return np.arctan2(y, x) % np.pi

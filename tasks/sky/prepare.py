@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from astropy.io import fits
@@ -75,6 +76,7 @@ def expected_place(cutout: Cutout) -> tuple[float, float]:
     return (x, y) if on_image else middle
 
 
+@lru_cache(maxsize=256)
 def read_wcs(header: str) -> WCS | None:
     """Return the celestial WCS of a header's text, or None where it is empty."""
     if not header.strip():

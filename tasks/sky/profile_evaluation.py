@@ -153,12 +153,12 @@ def _measure_photutils(
     method, pool = open_method(PHOTUTILS), pool_of(os.cpu_count() or 1, warm_up)
     wanted = list(dict.fromkeys((row.object_id, row.snapshot) for row in measured if row.snapshot))
     bands = tuple(dict.fromkeys(row.band for row in measured))
-    readers_at = lru_cache(maxsize=READERS)(partial(_readers, root))
+    readers_at = lru_cache(maxsize=READERS)(partial(readers_of, root))
     done: list[Profile] = []
 
     def one(asked: tuple[str, str]) -> tuple[Profile, ...]:
         object_id, snapshot = asked
-        cutout = _read(readers_at(snapshot), object_id)
+        cutout = read_cutout(readers_at(snapshot), object_id)
         try:
             if cutout is None:
                 raise ConfigurationError(f"no cutout of {object_id} in {root}")
@@ -182,7 +182,7 @@ def _warehouse_of(product: str) -> Location | None:
     return next((resolve(str(parent)) for parent in path.parents if (parent / "sky").is_dir()), None)
 
 
-def _readers(root: Location, snapshot: str) -> list[SkyReader]:
+def readers_of(root: Location, snapshot: str) -> list[SkyReader]:
     """Return a reader of each store that has a state."""
     found = []
     for survey in (root / "sky").list_folders():
@@ -191,5 +191,6 @@ def _readers(root: Location, snapshot: str) -> list[SkyReader]:
     return found
 
 
-def _read(readers: Sequence[SkyReader], object_id: str) -> Cutout | None:
+def read_cutout(readers: Sequence[SkyReader], object_id: str) -> Cutout | None:
+    """Return an object's cutout from the first store that has it."""
     return next((reader.read(object_id) for reader in readers if object_id in reader), None)

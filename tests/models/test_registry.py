@@ -14,7 +14,9 @@ from models.ddpm_published import PublishedDDPM, PublishedDDPMConfig
 from models.diffusion import DiffusionConfig, GalaxyDiffusion
 from models.earthpt import EarthPT, EarthPTConfig, from_channels, to_channels
 from models.earthpt_published import ALPHABETICAL_BANDS, PublishedEarthPT, PublishedEarthPTConfig
+from models.galaxy_features import GalaxyFeatures, GalaxyFeaturesConfig
 from models.pix2prof import Pix2Prof, Pix2ProfConfig
+from models.profile_network import ProfileNet, ProfileNetConfig
 from models.registry import KINDS, UnknownKind, build, kind_of, make_config
 
 SMALL: dict[str, Any] = {
@@ -22,11 +24,14 @@ SMALL: dict[str, Any] = {
     "earthpt-published": PublishedEarthPTConfig(1, 2, 16, 8, bands=ALPHABETICAL_BANDS),
     "canopy": CanopyConfig(classes=(0, 5), layers=1, heads=2, width=16, pointers=2, months=3, hidden=4, reach=1),
     "pix2prof": Pix2ProfConfig(width=4, layers=2),
+    "profile-net": ProfileNetConfig(channels=8, depth=1, width=16, layers=1, heads=2),
     "ddpm-published": PublishedDDPMConfig(width=8, multipliers=(1, 2), timesteps=4),
     "galaxy-diffusion": DiffusionConfig(pixels=16, widths=(16,), depths=(1,), attended=0),
+    "galaxy-features": GalaxyFeaturesConfig(width=4, features=8, quantities=("magnitude_r",)),
 }
 TYPES = {"earthpt": EarthPT, "earthpt-published": PublishedEarthPT, "canopy": CanopyNet, "pix2prof": Pix2Prof}
 TYPES |= {"galaxy-diffusion": GalaxyDiffusion, "ddpm-published": PublishedDDPM}
+TYPES |= {"galaxy-features": GalaxyFeatures, "profile-net": ProfileNet}
 
 
 @pytest.mark.parametrize("kind", KINDS)
