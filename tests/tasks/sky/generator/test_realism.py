@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from astropy.io import fits
-from galaxy_statistics import corners, patch_features, patches, shape, sky, sources_per_arcmin2, spectrum_slope
+from galaxy_statistics import corner_skies, patch_features, patches, sources_per_arcmin2, spectrum_slope
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 
 from tasks.sky.generator import BENCH_FULL, draw, read_psf_images
+from tasks.sky.morphology import measure_shapes, measure_skies
 
 LOG = logging.getLogger(__name__)
 FOLDER = Path("galaxies") / "legacy_grz_cutouts"
@@ -51,10 +52,10 @@ def fields(shared_data: Path) -> np.ndarray:
 def test_noise_sky_and_neighbours_are_those_of_a_real_field(field: np.ndarray, fields: np.ndarray) -> None:
     """In corners of 17 arcsec: noise to 15 %, correlation of neighbours to 0.06, sky to 0.15 of the noise; twice the sources or half."""
     for band, name in enumerate("grz"):
-        real, made = corners(field[band], 64), [corners(image[band], 64) for image in fields]
-        scatter = float(np.median([one.scatter for one in made]))
-        correlation = float(np.median([one.correlation for one in made]))
-        median = float(np.median([one.median for one in made]))
+        real, made = corner_skies(field[band], 64), corner_skies(fields[:, band], 64)
+        scatter, correlation, median = (
+            float(np.median(values)) for values in (made.scatter, made.correlation, made.median)
+        )
         LOG.info(
             "%s noise %.5f real %.5f; correlation %.3f real %.3f; sky %.5f real %.5f",
             *(name, scatter, real.scatter, correlation, real.correlation, median, real.median),
@@ -78,9 +79,10 @@ def test_resampled_pixels_share_their_noise_as_real_ones(shared_data: Path, name
     noise = (made.flux - made.clean).numpy().astype(float)
     for band in range(3):
         corner = real[band, :70, :70]
-        generated = float(np.median([sky(one[band]).correlation for one in noise]))
-        LOG.info("%s band %d correlation %.2f real %.2f", name, band, generated, sky(corner).correlation)
-        assert generated == pytest.approx(sky(corner).correlation, abs=0.12)
+        generated = float(np.median(measure_skies(noise[:, band]).correlation))
+        found = float(measure_skies(corner).correlation)
+        LOG.info("%s band %d correlation %.2f real %.2f", name, band, generated, found)
+        assert generated == pytest.approx(found, abs=0.12)
 
 
 @cache
@@ -94,22 +96,22 @@ def undamaged(scale: float) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "scale"), [("decals_dr3_a", 0.2), ("decals_dr3_b", 0.2), ("decals_dr3_d", 0.26)])
 def test_real_galaxies_lie_among_generated_ones(shared_data: Path, name: str, scale: float) -> None:
-    """Concentration, asymmetry, Gini and slope within the middle 96 % of generated galaxies of half to twice the size."""
+    """Concentration, asymmetry, Gini, M20 and slope within the middle 96 % of generated galaxies of half to twice the size."""
     real = fits.getdata(shared_data / FOLDER / f"{name}.fits")[1].astype(float)
     binned = real.reshape(212, 2, 212, 2).sum(axis=(1, 3))
     images = undamaged(scale)
-    shapes = [shape(image) for image in images]
-    mine = shape(binned)
-    alike = [k for k, one in enumerate(shapes) if 0.5 < one.half_light / mine.half_light < 2]
+    shapes, mine = measure_shapes(images), measure_shapes(binned[None])
+    size = shapes.half_light / mine.half_light
+    alike = np.flatnonzero((size > 0.5) & (size < 2))
     assert len(alike) >= 25
     measured = {
-        key: ([getattr(shapes[k], key) for k in alike], getattr(mine, key))
-        for key in ("concentration", "asymmetry", "gini")
+        key: (getattr(shapes, key)[alike], float(getattr(mine, key)[0]))
+        for key in ("concentration", "asymmetry", "gini", "m20")
     }
     measured["slope"] = ([spectrum_slope(images[k], scale) for k in alike], spectrum_slope(binned, scale))
     for key, (values, value) in measured.items():
         low, middle, high = np.quantile(values, [0.02, 0.5, 0.98])
-        place = float(np.mean(np.array(values) < value))
+        place = float(np.mean(np.asarray(values) < value))
         LOG.info("%s %s real %.3f at %.2f of %.3f to %.3f, median %.3f", name, key, value, place, low, high, middle)
         assert low <= value <= high
 
