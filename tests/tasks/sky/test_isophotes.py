@@ -16,10 +16,11 @@ from astropy.table import Table
 from numpy.typing import NDArray
 from sky_cases import point_source, sersic_cutout, sersic_intensity
 from sky_real import PEERS, mirrored, plain_cutout, real_cutout, rebinned, sdss_cutout, turned
+from sky_scores import against_peers, at_radii, differences, protocol_errors, rms
 
 from storage.cutouts import AB_ZERO_POINT, Cutout
 from tasks.errors import SourceRejected
-from tasks.sky.generator import BENCH_SIMPLE, draw, evaluation_radii, to_cutout, true_profile
+from tasks.sky.generator import BENCH_SIMPLE, draw, to_cutout
 from tasks.sky.isophotes import IsophoteMethod
 from tasks.sky.prepare import prepare_cutout
 from tasks.sky.profile import ObjectFlag, Profile, RadiusFlag
@@ -42,25 +43,6 @@ def galaxy_profiles(fixed_geometry: bool = False) -> tuple[Profile, ...]:
 @cache
 def real_profile(folder: Path, name: str) -> Profile:
     return measured(real_cutout(folder, name))[0]
-
-
-def differences(
-    one: Profile, other: Profile, *, beyond: float, signal_to_noise: float = 10.0, points: int = 60
-) -> NDArray[np.float64]:
-    """Return what two profiles differ by, mag, from a radius to where either falls below a signal-to-noise."""
-    ends = [p.radius_arcsec[p.intensity > signal_to_noise * p.intensity_error].max() for p in (one, other)]
-    at = np.geomspace(beyond, min(ends), points)
-    assert min(ends) > 1.5 * beyond
-    return at_radii(other, at) - at_radii(one, at)
-
-
-def at_radii(profile: Profile, radius: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = np.isfinite(profile.mu)
-    return np.interp(np.log(radius), np.log(profile.radius_arcsec[known]), profile.mu[known])
-
-
-def rms(values: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean(values**2)))
 
 
 def axes_apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -235,24 +217,6 @@ def test_an_sdss_galaxy_turned_mirrored_or_rebinned(shared_data: Path, name: str
     assert rms(differences(as_it_is, measured(rebinned(raw), step=HALF_STEP)[0], beyond=2 * FWHM)) < 0.04
 
 
-def peer_profile(folder: Path, name: str, tool: str) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Return radii, magnitudes and the last radius of S/N 3 of a public tool's profile."""
-    table = pd.read_csv(folder / "peer_profiles" / f"{name}_r.{tool}.csv").apply(pd.to_numeric, errors="coerce")
-    radius, mu, error = (table[key].to_numpy(float) for key in ("R_arcsec", "SB_mag_arcsec2", "SB_e"))
-    known = np.isfinite(mu) & (mu < 90) & (radius > 0)
-    return radius[known], mu[known], float(radius[known & (error < 1.0857 / 3)].max())
-
-
-def against_peers(folder: Path, name: str, profile: Profile) -> tuple[float, float, float]:
-    """Return the RMS to the nearer peer, the peers' to each other, and the median offset to the nearer one."""
-    peers = [peer_profile(folder, name, tool) for tool in ("autoprof", "photutils")]
-    trusted = profile.radius_arcsec[profile.intensity > 3 * profile.intensity_error].max()
-    at = np.geomspace(1.5, min(trusted, *(end for _, _, end in peers)), 40)
-    one, other = (np.interp(np.log(at), np.log(radius), mu) for radius, mu, _ in peers)
-    nearer = min((at_radii(profile, at) - one, at_radii(profile, at) - other), key=rms)
-    return rms(nearer), rms(one - other), abs(float(np.median(nearer)))
-
-
 @pytest.mark.parametrize("name", PEERS)
 def test_a_profile_is_nearer_to_a_public_tools_than_those_are_to_each_other(shared_data: Path, name: str) -> None:
     folder = shared_data / "galaxies"
@@ -297,15 +261,7 @@ def test_m51_is_as_in_the_table_of_iraf(shared_data: Path) -> None:
 def test_generated_galaxies_are_measured_to_a_few_hundredths_of_a_magnitude() -> None:
     """RMS over the true ellipse's radii to where the protocol ends; a radius without a measurement counts as 1 mag."""
     galaxies = draw(40, BENCH_SIMPLE, generator=torch.Generator().manual_seed(20260))
-    radii = evaluation_radii(galaxies)
-    truths, radii = true_profile(galaxies, radii).numpy(), radii.numpy()
-    scores = []
-    for index in range(40):
-        profile = measured(to_cutout(galaxies, index), fixed_geometry=True)[0]
-        radius, truth = radii[index, 0], AB_ZERO_POINT - 2.5 * np.log10(truths[index, 0])
-        asked = np.isfinite(radius) & np.isfinite(truth)
-        known = profile.radius_arcsec[np.isfinite(profile.mu)]
-        apart = at_radii(profile, radius[asked]) - truth[asked]
-        scores.append(rms(np.where(radius[asked] <= known.max(), apart, 1.0)))
+    found = [measured(to_cutout(galaxies, index), fixed_geometry=True) for index in range(40)]
+    scores = protocol_errors(galaxies, found)
     assert np.median(scores) <= 0.07
     assert np.quantile(scores, 0.9) <= 0.13

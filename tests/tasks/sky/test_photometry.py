@@ -19,6 +19,7 @@ from tasks.sky.photometry import (
     POGSON,
     Growth,
     grow,
+    image_angles,
     isophotal_radius,
     last_trusted,
     magnitude,
@@ -208,3 +209,9 @@ def apart(angle: float, wcs: WCS) -> float:
 
 def test_without_a_wcs_angles_count_from_up_to_the_left() -> None:
     assert position_angles(np.array([0.6 * np.pi, np.pi, 3 * np.pi / 4]), None) == pytest.approx([18.0, 90.0, 45.0])
+
+
+@pytest.mark.parametrize("jacobian", [None, np.array([[-0.2, 0.1], [0.15, 0.25]]), np.array([[0.3, 0.0], [0.0, 0.3]])])
+def test_angles_on_the_image_undo_position_angles(jacobian: np.ndarray | None) -> None:
+    angles = np.linspace(0.01, np.pi - 0.01, 17)
+    assert image_angles(position_angles(angles, jacobian), jacobian) == pytest.approx(angles)
