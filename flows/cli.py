@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows import cli_sky
+from flows import cli_diffusion, cli_sky
 from flows.console import (
     FAILED,
     USAGE,
@@ -1200,6 +1200,7 @@ def _is_usage(error: Exception) -> bool:
 
 
 cli_sky.register(app, evaluate)
+cli_diffusion.register(train)
 
 if __name__ == "__main__":
     main()

@@ -123,3 +123,66 @@ class ProfilesConfig(Settings):
         if unknown:
             raise ValueError(f"zero_point: {', '.join(sorted(unknown))} is none of the bands {', '.join(self.bands)}")
         return self
+
+
+class NetworkSettings(Settings):
+    """Size of the network of a diffusion model."""
+
+    patch: int = Field(4, ge=1, description="side of the blocks of pixels that become channels")
+    widths: tuple[int, ...] = Field((64, 128, 192), description="channels of each level, finest first; multiples of 16")
+    depths: tuple[int, ...] = Field((1, 1, 1), description="residual blocks of each level, each way")
+    attended: int = Field(2, ge=0, description="coarsest levels with attention")
+
+
+class TrainDiffusionConfig(Settings):
+    """Train a galaxy diffusion model: on generated galaxies, or on the cutouts of a sky store."""
+
+    warehouse: Warehouse = "./warehouse"
+    name: str = Field("galaxy-diffusion", description="of the model")
+    source: str | None = Field(
+        None, description="sky store of real cutouts, e.g. warehouse/sky/legacy; by default generated"
+    )
+    galaxies: int = Field(
+        50_000, ge=64, description="different ones; generated ones are drawn once and kept in the warehouse"
+    )
+    pixels: int = Field(64, ge=8, le=512, description="side of an image")
+    pixel_scale: float | None = Field(None, gt=0, description="arcsec, of generated galaxies; by default 0.524")
+    binned: int | None = Field(
+        None, ge=1, description="pixels of a store, to a side, that are summed into one; by default 1"
+    )
+    bands: FilterNames = Field(("g", "r", "z"), description="of a store; generated galaxies have g, r, z")
+    conditions: str | None = Field(
+        None, description="of a store: CSV or Parquet with object_id and a column for each quantity to be asked for"
+    )
+    conditional: bool = Field(
+        True, description="tell the model what is known of each galaxy, so that it can be asked for"
+    )
+    scaling: Literal["asinh", "clip"] = Field("asinh", description="of flux; clip: 0 to 5.5 nanomaggies, as published")
+    network: NetworkSettings = NetworkSettings()
+    samples: int = Field(1_000_000, ge=1, description="galaxies seen in all, each as often as it takes")
+    minutes: float | None = Field(None, gt=0, description="of the training loop this time; run again, it goes on")
+    batch: int = Field(32, ge=1)
+    learning_rate: float = Field(
+        8e-4, gt=0, description="the same to the end; the average of the weights is what is saved"
+    )
+    warmup_steps: int = Field(200, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradients")
+    ema_decay: float = Field(0.999, gt=0, lt=1, description="of the average of weights that is saved")
+    precision: Literal["float32", "bf16"] = Field("bf16", description="of the forward pass")
+    compile: bool = Field(False, description="torch.compile: pays after some minutes, on a GPU")
+    device: Literal["cpu", "cuda"] | None = Field(None, description="by default a GPU where there is one")
+    checkpoint_every: int = Field(100, ge=1, description="updates; also how often held-out galaxies are asked")
+    log_every: int = Field(10, ge=1, description="updates of one line in metrics.jsonl")
+    seed: int = 0
+    fresh: bool = Field(False, description="begin anew where the same was done or begun before")
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> TrainDiffusionConfig:
+        wanting = [name for name in ("binned", "conditions") if getattr(self, name) is not None]
+        if self.source is None and wanting:
+            raise ValueError(f"{', '.join(wanting)}: of a sky store; name one (source)")
+        if self.source is not None and self.pixel_scale is not None:
+            raise ValueError("pixel_scale: of generated galaxies; a store has its own, which can be binned")
+        if self.source is None and self.bands != ("g", "r", "z"):
+            raise ValueError("bands: of a store; generated galaxies have g, r, z")
+        return self

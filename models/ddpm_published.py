@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -204,12 +204,14 @@ class PublishedUNet(nn.Module):
         """Return the noise in images, (B, band, Y, X); steps (B,) from 0, fractions too."""
         told = self.mlp(_waves(step, self.mlp[0].in_features))  # type: ignore[arg-type]
         kept = []
-        for first, second, attention, coarser in self.downs:  # type: ignore[misc]
+        for level in self.downs:
+            first, second, attention, coarser = cast(nn.ModuleList, level)
             x = attention(second(first(x, told), told))
             kept.append(x)
             x = coarser(x)
         x = self.mid_block2(self.mid_attn(self.mid_block1(x, told)), told)
-        for first, second, attention, finer in self.ups:  # type: ignore[misc]
+        for level in self.ups:
+            first, second, attention, finer = cast(nn.ModuleList, level)
             x = finer(attention(second(first(torch.cat([x, kept.pop()], dim=1), told), told)))
         found: Tensor = self.final_conv(x)
         return found

@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.unet import FREQUENCIES, UNet, UNetConfig, turns_of
 
@@ -21,6 +22,7 @@ DARK, BRIGHT = 0.0, 5.5
 KEPT_CONDITIONS = 1024
 """Conditions of training galaxies that a model keeps."""
 _CLOSEST, _FARTHEST = 0.001, 0.999
+_MOST_DETAIL = 4.0
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class DiffusionConfig:
     sigma_data: tuple[float, ...] = (1.0, 1.0, 1.0)
     sigma_min: float = 0.01
     sigma_max: float = 500.0
-    level_centre: float = 0.7
-    level_spread: float = 1.7
+    level_centre: float = 0.0
+    level_spread: float = 1.8
     conditions: tuple[str, ...] = ()
     condition_centre: tuple[float, ...] = ()
     condition_spread: tuple[float, ...] = ()
@@ -206,7 +208,7 @@ class GalaxyDiffusion(nn.Module):
         if condition is not None:
             centre, width = (noisy.new_tensor(v) for v in (self.config.condition_centre, self.config.condition_spread))
             wanted = (condition - centre) / width
-        answer = self.network(inside * noisy, _logarithm(sigma), wanted, asked=asked)
+        answer = self.network(inside * noisy, details_of(noisy, sigma), _logarithm(sigma), wanted, asked=asked)
         return torch.addcmul(skip * noisy, out, answer)
 
     def _spread(self, like: Tensor) -> Tensor:
@@ -233,6 +235,31 @@ def to_scaled(flux: Tensor, config: DiffusionConfig) -> Tensor:
     if config.scaling == "clip":
         return 2 * (flux.clamp(DARK, BRIGHT) - DARK) / (BRIGHT - DARK) - 1
     return torch.asinh(flux / _per_band(config.softening, flux))
+
+
+def details_of(noisy: Tensor, sigma: Tensor) -> Tensor:
+    """Return what a pixel has over its neighbours, and they over a wider surrounding, in units of the noise level.
+
+    Large numbers are drawn in to `_MOST_DETAIL`. Where light is smooth these are noise, and what to do about it is a matter
+    of taking a share of them; the share depends on the place.
+
+    Parameters
+    ----------
+    noisy : Tensor, shape (n, band, y, x)
+    sigma : Tensor, shape (n,)
+
+    Returns
+    -------
+    Tensor, shape (n, 2 band, y, x)
+    """
+    near = _smoothed(noisy)
+    wide = _smoothed(_smoothed(near))
+    details = torch.cat([noisy - near, near - wide], dim=1) / sigma[:, None, None, None]
+    return details / (1 + (details / _MOST_DETAIL).square()).sqrt()
+
+
+def _smoothed(images: Tensor) -> Tensor:
+    return functional.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def _scales(spread: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """The network of the diffusion model: a U-Net over blocks of pixels, told the noise level and what is asked for.
 
-Blocks of `patch` x `patch` pixels become channels first (space to depth), so that no layer works at full resolution; the last
-layer sees them beside the features, so that what concerns single pixels has a short way.
+Blocks of `patch` x `patch` pixels become channels first (space to depth), so that no layer works at full resolution. What
+concerns single pixels has a short way: details of the image come beside it, and the answer takes as much of each detail as
+the features say, pixel by pixel.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class UNetConfig:
         Of the coarsest levels, how many have attention.
     conditions : int
         Numbers that may be asked for.
+    details : int
+        Images that come beside each image.
 
     Raises
     ------
@@ -51,6 +54,7 @@ class UNetConfig:
     depths: tuple[int, ...] = (1, 1, 1)
     attended: int = 2
     conditions: int = 0
+    details: int = 2
 
     def __post_init__(self) -> None:
         if min(self.channels, self.patch) < 1 or not self.widths or len(self.widths) != len(self.depths):
@@ -129,6 +133,7 @@ class UNet(nn.Module):
             else None
         )
         self.first = nn.Conv2d(inside, widths[0], 3, padding=1)
+        self.seen = nn.Conv2d(config.details * inside, widths[0], 1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.coarser, self.finer = nn.ModuleList(), nn.ModuleList()
         for number, (width, depth) in enumerate(zip(widths, config.depths, strict=True)):
@@ -142,11 +147,18 @@ class UNet(nn.Module):
                 self.coarser.append(nn.Conv2d(4 * width, widths[number + 1], 1))
                 self.finer.append(nn.Conv2d(widths[number + 1], 4 * width, 1))
         self.norm = nn.GroupNorm(widths[0] // _GROUP, widths[0])
-        self.last = nn.Conv2d(widths[0] + inside, inside, 3, padding=1)
+        self.last = nn.Conv2d(widths[0], inside, 3, padding=1)
+        self.taken = nn.Conv2d(widths[0], config.details * inside, 1)
         _initialise(self, generator or torch.Generator().manual_seed(0))
 
     def forward(
-        self, x: Tensor, level: Tensor, condition: Tensor | None = None, *, asked: Tensor | None = None
+        self,
+        x: Tensor,
+        details: Tensor,
+        level: Tensor,
+        condition: Tensor | None = None,
+        *,
+        asked: Tensor | None = None,
     ) -> Tensor:
         """Return the network's answer.
 
@@ -154,6 +166,8 @@ class UNet(nn.Module):
         ----------
         x : Tensor, shape (B, C, Y, X)
             Both sides multiples of `UNetConfig.divisor`.
+        details : Tensor, shape (B, details * C, Y, X)
+            Of about unit size.
         level : Tensor, shape (B,)
             About -2 to 2: a logarithm of the noise level.
         condition : Tensor, shape (B, conditions), optional
@@ -161,9 +175,13 @@ class UNet(nn.Module):
         asked : Tensor, shape (B,), bool, optional
             Whose condition counts; by default all.
         """
-        blocks = functional.pixel_unshuffle(x, self.config.patch).contiguous(memory_format=torch.channels_last)
+        patch = self.config.patch
+        blocks, fine = (
+            functional.pixel_unshuffle(image, patch).contiguous(memory_format=torch.channels_last)
+            for image in (x, details)
+        )
         told = functional.silu(self._told(level, condition, asked))
-        here, kept = self.first(blocks), []
+        here, kept = self.first(blocks) + self.seen(fine), []
         for number, level_blocks in enumerate(self.down):
             for block in level_blocks:  # type: ignore[attr-defined]
                 here = block(here, told)
@@ -178,8 +196,9 @@ class UNet(nn.Module):
             here = torch.cat([here, kept[number]], dim=1)
             for block in self.up[number]:  # type: ignore[attr-defined]
                 here = block(here, told)
-        here = torch.cat([functional.silu(self.norm(here)), blocks], dim=1)
-        return functional.pixel_shuffle(self.last(here), self.config.patch)
+        here = functional.silu(self.norm(here))
+        taken = (self.taken(here) * fine).unflatten(1, (self.config.details, -1)).sum(dim=1)
+        return functional.pixel_shuffle(self.last(here) + taken, patch)
 
     def _told(self, level: Tensor, condition: Tensor | None, asked: Tensor | None) -> Tensor:
         told: Tensor = self.level(turns_of(level))
@@ -206,9 +225,7 @@ def _initialise(network: UNet, generator: torch.Generator) -> None:
             nn.init.normal_(module.weight, std=1 / math.sqrt(fan), generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    endings = {Block: ("conv2", "told"), Attention: ("answer",), UNet: ("last", "taken")}
     for module in network.modules():
-        ending = {Block: "conv2", Attention: "answer", UNet: "last"}.get(type(module))
-        if ending is not None:
+        for ending in endings.get(type(module), ()):
             nn.init.zeros_(getattr(module, ending).weight)
-        if isinstance(module, Block):
-            nn.init.zeros_(module.told.weight)

@@ -30,7 +30,7 @@ from flows.config import (
     load_config,
     make_config,
 )
-from flows.config_sky import ProfilesConfig
+from flows.config_sky import ProfilesConfig, TrainDiffusionConfig
 from flows.up import deployments
 from tasks.errors import ConfigurationError
 
@@ -55,6 +55,7 @@ KINDS: dict[str, type[Settings]] = {
     "evaluate_canopy": EvaluateCanopyConfig,
     "evaluate_forecast": EvaluateForecastConfig,
     "profiles": ProfilesConfig,
+    "train_diffusion": TrainDiffusionConfig,
 }
 DEPLOYED = {
     "archive-to-map": "default",
@@ -74,6 +75,7 @@ DEPLOYED = {
     "evaluate-canopy": "evaluate_canopy",
     "evaluate-forecast": "evaluate_forecast",
     "extract-profiles": "profiles",
+    "train-diffusion": "train_diffusion",
 }
 ENTRIES = {entry["name"]: entry for entry in deployments()["deployments"]}
 

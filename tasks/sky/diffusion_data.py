@@ -113,7 +113,7 @@ def measure_config(pool: Pool, config: DiffusionConfig) -> DiffusionConfig:
         sigma_data=_rounded(squares.mean(dim=(0, 2, 3)).sqrt().numpy()),
         sigma_min=_rounded(np.array([spread / 250]))[0],
         sigma_max=_rounded(np.array([float(squares.sum(dim=(1, 2, 3)).max()) ** 0.5]))[0],
-        level_centre=_rounded(np.array([math.log(spread)]))[0],
+        level_centre=_rounded(np.array([math.log(spread / 2)]))[0],
     )
 
 

@@ -149,9 +149,10 @@ def _piece(folder: Folder, prior: GalaxyPrior, choice: PoolChoice, number: int) 
         pass
     seed = zlib.crc32(f"{choice.seed}/{number}".encode())
     generator = torch.Generator().manual_seed(seed)
+    sizes = [min(_BATCH, PIECE - first) for first in range(0, PIECE, _BATCH)]
     drawn = [
-        draw(_BATCH, prior, generator=generator, pixels=choice.pixels, pixel_scale_arcsec=choice.pixel_scale_arcsec)
-        for _ in range(PIECE // _BATCH)
+        draw(size, prior, generator=generator, pixels=choice.pixels, pixel_scale_arcsec=choice.pixel_scale_arcsec)
+        for size in sizes
     ]
     flux = torch.cat([galaxies.flux for galaxies in drawn]).half().numpy()
     conditions = torch.cat([conditions_of(galaxies) for galaxies in drawn]).numpy()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.diffusion import KEPT_CONDITIONS, DiffusionConfig, GalaxyDiffusion
+from models.diffusion import KEPT_CONDITIONS, DiffusionConfig, GalaxyDiffusion, details_of
 from models.samplers import sample, sigma_steps
 
 SMALL = DiffusionConfig(
@@ -55,6 +55,18 @@ def test_a_new_model_gives_the_best_estimate_that_knows_only_the_spread() -> Non
     spread = torch.tensor([0.5, 2.0])[:, None, None]
     gain = spread**2 / (spread**2 + sigma[:, None, None, None] ** 2)
     torch.testing.assert_close(model.denoise(noisy, sigma), gain * noisy)
+
+
+def test_details_are_what_is_not_smooth_in_units_of_the_noise() -> None:
+    slope = torch.linspace(0, 10, 16).expand(1, 1, 16, 16)
+    inner = (..., slice(3, -3), slice(3, -3))
+    torch.testing.assert_close(details_of(slope, torch.ones(1))[inner], torch.zeros(1, 2, 10, 10), atol=1e-5, rtol=0)
+    noise = drawn(64, 1, 16, 16)
+    near, wide = details_of(0.03 * noise, torch.full((64,), 0.03)).std(dim=(0, 2, 3))
+    # the variance of a pixel less the mean of nine, drawn in a little
+    assert 0.9 < float(near) / (8 / 9) ** 0.5 < 1.0
+    assert 0.2 < float(wide) < 0.33
+    assert details_of(1e6 * noise, torch.ones(64)).abs().max() <= 4.0
 
 
 def test_the_loss_of_a_new_model_is_one_at_every_level() -> None:

@@ -21,7 +21,6 @@ CHOICE = PoolChoice(galaxies=6, pixels=16, pixel_scale_arcsec=1.0)
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(galaxy_pool, "PIECE", 4)
-    monkeypatch.setattr(galaxy_pool, "_BATCH", 4)
 
 
 def test_a_pool_is_drawn_once_and_read_again(tmp_path: Path) -> None:
