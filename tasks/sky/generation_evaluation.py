@@ -33,6 +33,7 @@ from tasks.sky.generation_metrics import (
     sum_of_wassersteins,
     wasserstein,
 )
+from tasks.sky.generation_rules import compare_rules, sample_twice
 from tasks.sky.generation_sets import (
     GalaxySet,
     Grid,
@@ -70,6 +71,8 @@ class GenerationRequest:
         File of Inception's weights, which then takes its place.
     resamples : int
         Of the bootstrap.
+    beside_count : int
+        Galaxies that are made by another rule, too.
     out : Path, optional
         Folder for report, page and picture.
     """
@@ -83,6 +86,7 @@ class GenerationRequest:
     features: str = SHIPPED
     inception: str | None = None
     resamples: int = 200
+    beside_count: int = 512
     out: Path | None = None
 
 
@@ -95,7 +99,7 @@ class _Metric:
     statistic: Callable[[NDArray[np.float64], NDArray[np.float64]], float]
 
 
-def evaluate_generation(request: GenerationRequest, sample: Sampled) -> dict[str, Any]:
+def evaluate_generation(request: GenerationRequest, sample: Sampled, beside: Sampled | None = None) -> dict[str, Any]:
     """Return the scores of generated galaxies, JSON types.
 
     Parameters
@@ -104,6 +108,8 @@ def evaluate_generation(request: GenerationRequest, sample: Sampled) -> dict[str
         What is scored.
     sample : callable
         Draws from a model by name.
+    beside : callable, optional
+        Draws from it by another rule, from the same noise: what the two differ by is scored too.
 
     Raises
     ------
@@ -124,6 +130,10 @@ def evaluate_generation(request: GenerationRequest, sample: Sampled) -> dict[str
         most=request.count,
     )
     found = scored.report
+    if beside is not None:
+        count = min(request.beside_count, found["n"])
+        made = sample_twice(warehouse, request.generated, count, request.seed + 1, rules=(sample, beside))
+        found["rules"] = compare_rules(made, scored, network, seed=request.seed, resamples=request.resamples)
     found["request"] = {name: value for name, value in asdict(request).items() if name not in ("out", "warehouse")}
     if request.out is not None:
         from tasks.sky.generation_report import draw_evaluation, write_page
@@ -148,6 +158,8 @@ class Scored:
         Equal numbers, on one grid.
     measured, measured_real : Measured
         Of them.
+    measured_other : Measured
+        Of the real galaxies that the floor is from.
     nearest : ndarray of int, or None
         Rows of `train` that lie nearest to the generated galaxies.
     train : GalaxySet or None
@@ -159,6 +171,7 @@ class Scored:
     real: GalaxySet
     measured: Measured
     measured_real: Measured
+    measured_other: Measured
     nearest: NDArray[np.int64] | None = None
     train: GalaxySet | None = None
 
@@ -241,7 +254,7 @@ def score_sets(
         memory, scores = _memorisation(generated, real, other, held)
         found["memorisation"] = scores
     found["notes"] = notes
-    return Scored(found, generated, real, made, truth, memory.nearest if memory else None, held)
+    return Scored(found, generated, real, made, truth, floor, memory.nearest if memory else None, held)
 
 
 def describe_generation(found: Mapping[str, Any]) -> str:
@@ -282,7 +295,25 @@ def closing_lines(found: Mapping[str, Any]) -> list[str]:
             f"as near as one held-out galaxy in 100: {memory['close']:.3f}, real ones {memory['close_floor']:.3f}"
         )
         lines.append(memory["verdict"])
-    return [*lines, *found["notes"]]
+    return [*lines, *_rule_lines(found.get("rules")), *found["notes"]]
+
+
+def _rule_lines(rules: Mapping[str, Any] | None) -> list[str]:
+    if rules is None:
+        return []
+    pace = rules["images_per_second"]
+    lines = [
+        f"{rules['one']} beside {rules['other']}, {rules['n']:,} galaxies from the same noise: {pace[0]:.2f} and {pace[1]:.2f} images/s, "
+        f"{pace[0] / pace[1]:.0f} times as fast"
+    ]
+    for name in ("sgd", "kid"):
+        if name in rules:
+            found = {key: _number(value) for key, value in rules[name].items()}
+            lines.append(
+                f"{name.upper()} of the first minus that of the second: {found['value']} ({found['low']} to {found['high']}); "
+                f"floor of as many {found['floor']}"
+            )
+    return lines
 
 
 def _part(name: str, part: Mapping[str, float]) -> str:

@@ -7,7 +7,9 @@ says something only beside its floor, the same metric between two disjoint sets 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +149,6 @@ def bootstrap(
     *,
     generator: np.random.Generator,
     resamples: int = RESAMPLES,
-    paired: bool = False,
 ) -> Estimate:
     """Return a statistic of two samples with its interval.
 
@@ -161,13 +162,12 @@ def bootstrap(
         Of the resampling.
     resamples : int
         How many.
-    paired : bool
-        Whether rows of the two belong together and are drawn together.
     """
     found = []
-    for _ in range(resamples):
-        rows = generator.integers(len(one), size=len(one))
-        found.append(statistic(one[rows], other[rows if paired else generator.integers(len(other), size=len(other))]))
+    with _one_thread():
+        for _ in range(resamples):
+            rows = [generator.integers(len(sample), size=len(sample)) for sample in (one, other)]
+            found.append(statistic(one[rows[0]], other[rows[1]]))
     return around(statistic(one, other), np.array(found))
 
 
@@ -297,17 +297,22 @@ def classifier_scores(real: Values, generated: Values, *, seed: int, folds: int 
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import StratifiedKFold
-    from threadpoolctl import threadpool_limits
 
     told = np.concatenate([real, generated])
     label = np.repeat([0, 1], [len(real), len(generated)])
     scores = np.empty(len(told))
-    # on a busy machine threads that wait for each other cost more than one alone
-    with threadpool_limits(limits=1, user_api="openmp"):
+    with _one_thread():
         for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(told, label):
             trees = HistGradientBoostingClassifier(max_iter=80, max_leaf_nodes=15, learning_rate=0.1, random_state=seed)
             scores[test] = trees.fit(told[train], label[train]).predict_proba(told[test])[:, 1]
     return scores[: len(real)], scores[len(real) :]
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Keep small matrices and trees on one thread: on a busy machine threads that wait for each other cost more than one alone."""
+    from threadpoolctl import threadpool_limits
+
+    return cast(AbstractContextManager[object], threadpool_limits(limits=1))
 
 
 def _weighted_discrepancies(one: Values, other: Values, counts: Values, other_counts: Values) -> Values:

@@ -34,6 +34,7 @@ def test_a_file_gives_the_network_of_its_weights() -> None:
     ("data", "message"),
     [
         (b"not a file of tensors", "no file of tensors"),
+        (b"hello", "no file of tensors"),
         (pickle.dumps({"conv": print}), "no file of tensors"),
         (as_file({"conv.weight": torch.zeros(3)}), "not the weights of FID's Inception: Conv2d_1a_3x3"),
         (as_file(torch.zeros(3)), "not the weights"),
