@@ -146,12 +146,12 @@ class Ellipses:
     @property
     def ratio(self) -> Tensor:
         """Return b/a, shape (B,)."""
-        return 1 - self.shape.norm(dim=-1).clamp(max=_MOST_FLATTENED)
+        return _ratio(self.shape)
 
     @property
     def angle(self) -> Tensor:
         """Return the angle of the major axis, radians from x, shape (B,)."""
-        return torch.atan2(self.shape[:, 1], self.shape[:, 0]) / 2
+        return _angle(self.shape)
 
     def moved(self, shift: Tensor, bend: Tensor) -> Ellipses:
         """Return ellipses moved by `shift` (B, 2), pixels, and changed in shape by `bend` (B, 2), both along their own axes."""
@@ -264,47 +264,48 @@ class Pyramid:
         assert found is not None
         return found
 
-    def polar(self, ellipses: Ellipses, *, radii: int = RADII, parts: int = _PARTS) -> Polar:
-        """Return cells along ellipses.
+    def polar(self, ellipses: Ellipses, *, shapes: Tensor | None = None, parts: int = _PARTS) -> Polar:
+        """Return cells along ellipses, at `RADII` radii from `FIRST_PIXELS` to the farthest corner.
 
         Parameters
         ----------
         ellipses : Ellipses
-        radii : int
-            How many, from `FIRST_PIXELS` to the farthest corner.
+        shapes : Tensor, shape (B, R, 2), optional
+            Of each radius, where they are not all that of `ellipses`.
         parts : int
             Parts of a cell along the ellipse that are read; half as many, at least one, across it.
         """
-        radius, growth = radii_of(self.images.shape, ellipses.centre, radii)
-        ratio = ellipses.ratio
+        radius, growth = radii_of(self.images.shape, ellipses.centre)
+        shapes = ellipses.shape[:, None].expand(-1, RADII, -1) if shapes is None else shapes
+        ratio = _ratio(shapes)
         across = max(parts // 2, 1)
         inner = (torch.arange(across, device=radius.device) + 0.5) / across - 0.5
         at = radius[:, :, None] * growth[:, None, None] ** inner  # (B, R, parts across)
         fine = ANGLES * parts
         turn = 2 * math.pi * (torch.arange(fine, device=radius.device) + 0.5) / fine
-        x, y = _places(ellipses, at[..., None].expand(-1, -1, -1, fine), turn)
-        level = (at * growth.log()[:, None, None] * ratio[:, None, None] / across).clamp(min=1).log2().floor()
+        x, y = _places(ellipses.centre, shapes, at[..., None].expand(-1, -1, -1, fine), turn)
+        level = (at * growth.log()[:, None, None] * ratio[..., None] / across).clamp(min=1).log2().floor()
         level = level.clamp(max=_LEVELS - 1).long()[..., None].expand(-1, -1, -1, fine)
         read = self.read(x.flatten(1), y.flatten(1), level.flatten(1))
-        read = read.unflatten(-1, (radii, across, ANGLES, parts)).mean(dim=(-3, -1))  # (B, K, 2, R, A)
+        read = read.unflatten(-1, (RADII, across, ANGLES, parts)).mean(dim=(-3, -1))  # (B, K, 2, R, A)
         flux, cover = read[:, :, 0] / read[:, :, 1].clamp(min=1e-6), read[:, :, 1]
-        flux = self._with_cubic(flux, cover, ellipses, radius)
-        area = math.pi * radius.square() * (growth - 1 / growth)[:, None] * ratio[:, None]
+        flux = self._with_cubic(flux, cover, ellipses.centre, shapes, radius)
+        area = math.pi * radius.square() * (growth - 1 / growth)[:, None] * ratio
         flux = torch.where(cover > 1e-3, flux - self.sky.level[..., None, None], 0.0)
-        return Polar(flux, cover, radius, area, 1 - ratio, self.images.fwhm, self.sky.inflation)
+        return Polar(flux, cover, radius, area, 1 - ellipses.ratio, self.images.fwhm, self.sky.inflation)
 
-    def inside(self, ellipses: Ellipses, radius: Tensor) -> Tensor:
-        """Return the share of ellipses of semi-major axes (B, R) that lies on the image, shape (B, R)."""
+    def inside(self, centre: Tensor, shapes: Tensor, radius: Tensor) -> Tensor:
+        """Return the share of ellipses of shapes (B, R, 2) and semi-major axes (B, R) that lies on the image, shape (B, R)."""
         turn = 2 * math.pi * (torch.arange(ANGLES, device=radius.device) + 0.5) / ANGLES
-        x, y = _places(ellipses, radius[..., None].expand(-1, -1, ANGLES), turn)
+        x, y = _places(centre, shapes, radius[..., None].expand(-1, -1, ANGLES), turn)
         rows, columns = (self.images.shape[:, axis, None, None] for axis in (0, 1))
         return ((x >= -0.5) & (y >= -0.5) & (x < columns - 0.5) & (y < rows - 0.5)).to(radius.dtype).mean(dim=-1)
 
-    def _with_cubic(self, flux: Tensor, cover: Tensor, ellipses: Ellipses, radius: Tensor) -> Tensor:
+    def _with_cubic(self, flux: Tensor, cover: Tensor, centre: Tensor, shapes: Tensor, radius: Tensor) -> Tensor:
         """Return cells with those near the middle read off by a cubic, where nothing is missing."""
         near = int((radius < _CUBIC_WITHIN).sum(dim=1).max())
         turn = 2 * math.pi * (torch.arange(_CUBIC_ANGLES, device=radius.device) + 0.5) / _CUBIC_ANGLES
-        x, y = _places(ellipses, radius[:, :near, None].expand(-1, -1, _CUBIC_ANGLES), turn)
+        x, y = _places(centre, shapes[:, :near], radius[:, :near, None].expand(-1, -1, _CUBIC_ANGLES), turn)
         rows, columns = self.images.flux.shape[-2:]
         place = torch.stack([2 * x / (columns - 1) - 1, 2 * y / (rows - 1) - 1], dim=-1)
         seen = F.grid_sample(self.images.flux, place, mode="bicubic", align_corners=True, padding_mode="border")
@@ -313,22 +314,30 @@ class Pyramid:
         return torch.cat([torch.where(whole, seen, flux[:, :, :near]), flux[:, :, near:]], dim=2)
 
 
-def radii_of(shape: Tensor, centre: Tensor, radii: int) -> tuple[Tensor, Tensor]:
+def radii_of(shape: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Return semi-major axes (B, R), pixels, out to the farthest corner, and the ratio (B,) of neighbouring ones."""
     far = torch.maximum(centre, shape.flip(-1) - 1 - centre).norm(dim=-1).clamp(min=4.0)
-    growth = (far / FIRST_PIXELS) ** (1 / (radii - 1))
-    return FIRST_PIXELS * growth[:, None] ** torch.arange(radii, device=centre.device), growth
+    growth = (far / FIRST_PIXELS) ** (1 / (RADII - 1))
+    return FIRST_PIXELS * growth[:, None] ** torch.arange(RADII, device=centre.device), growth
 
 
-def _places(ellipses: Ellipses, semi_major: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
-    """Return x and y at eccentric anomalies `turn`, the last axis of `semi_major` (B, ..., angle)."""
-    spread = (-1,) + (1,) * (semi_major.dim() - 1)
+def _places(centre: Tensor, shapes: Tensor, semi_major: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x and y at eccentric anomalies `turn`, the last axis of `semi_major` (B, R, ..., angle); shapes are (B, R, 2)."""
+    spread = (*shapes.shape[:2], *(1,) * (semi_major.dim() - 2))
     along = semi_major * turn.cos()
-    up = semi_major * turn.sin() * ellipses.ratio.view(spread)
-    cosine, sine = ellipses.angle.cos().view(spread), ellipses.angle.sin().view(spread)
-    x = ellipses.centre[:, 0].view(spread) + along * cosine - up * sine
-    y = ellipses.centre[:, 1].view(spread) + along * sine + up * cosine
-    return x, y
+    up = semi_major * turn.sin() * _ratio(shapes).view(spread)
+    angle = _angle(shapes)
+    cosine, sine = angle.cos().view(spread), angle.sin().view(spread)
+    middle = centre.view(-1, 2, *(1,) * (semi_major.dim() - 1))
+    return middle[:, 0] + along * cosine - up * sine, middle[:, 1] + along * sine + up * cosine
+
+
+def _ratio(shape: Tensor) -> Tensor:
+    return 1 - shape.norm(dim=-1).clamp(max=_MOST_FLATTENED)
+
+
+def _angle(shape: Tensor) -> Tensor:
+    return torch.atan2(shape[..., 1], shape[..., 0]) / 2
 
 
 def _padded(plane: Tensor) -> Tensor:

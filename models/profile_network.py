@@ -232,10 +232,10 @@ class ProfileNet(nn.Module):
             nn.init.zeros_(block.second.weight)  # type: ignore[arg-type, union-attr]
         for compass in (self.shift, self.bend):
             nn.init.ones_(compass.scale.bias)
-            for layer in (compass.round, compass.along, compass.across):
-                nn.init.zeros_(layer.weight)
-        for layer in (self.head, self.weigh_near, self.weigh_far):
-            nn.init.zeros_(layer.weight)
+            for way in (compass.round, compass.along, compass.across):
+                nn.init.zeros_(way.weight)
+        for last in (self.head, self.weigh_near, self.weigh_far):
+            nn.init.zeros_(last.weight)
 
     def correct(self, polar: Polar, use: Tensor) -> tuple[Tensor, Tensor]:
         """Return `shift`, pixels, and `bend` that bring ellipses nearer to the galaxy: see `Ellipses.moved`; each (B, 2).
