@@ -32,6 +32,8 @@ from tasks.sky.target_columns import ColumnNames
 from tasks.sky.targets import Target, TargetList, digest_of, read_targets
 
 _EXTENSION = re.compile(r"^(?P<file>.+?)\[(?P<name>[^\]]+)\]$")
+SCALE_KEY = "PIXSCALE"
+"""Key of the side of a pixel, arcsec, in a header without a WCS."""
 _SANE_SCALE = (1e-3, 600.0)
 
 
@@ -76,7 +78,7 @@ class FolderSource:
         first = images[0]
         wcs = wcs_of(first.header)
         _check_one_grid(images, wcs, where)
-        scale = self._scale(wcs, where) if wcs is not None else self._given_scale(where)
+        scale = self._scale(wcs, where) if wcs is not None else self._given_scale(first, where)
         placed, centre, notes = self._place(target, first, wcs)
         planes = [
             with_width(
@@ -155,7 +157,10 @@ class FolderSource:
             raise SourceRejected(f"{where}: its header gives pixels of {scale:g} arcsec", reason="invalid-input")
         return scale
 
-    def _given_scale(self, where: str) -> float:
+    def _given_scale(self, image: Image, where: str) -> float:
+        said = image.header.get(SCALE_KEY)
+        if isinstance(said, int | float) and _SANE_SCALE[0] < said < _SANE_SCALE[1]:
+            return float(said)
         if self._options.pixel_scale_arcsec is None:
             raise SourceRejected(
                 f"{where} has no WCS that gives its pixel scale: name it (pixel_scale_arcsec, --pixel-scale)",
