@@ -1,4 +1,6 @@
-"""What one GPU makes of EarthPT: ``python benchmarks/gpu.py [--sizes small,100M,700M] [--json] [--write docs/performance.md]``.
+"""What one GPU makes of EarthPT and the diffusion models.
+
+``python benchmarks/gpu.py [--sizes small,100M,700M] [--json] [--write docs/performance.md]``
 
 Training goes through `models.training.fit`: bf16 autocast, torch.compile, batches streamed from a token store that is
 written for the occasion and of which at most a few shards are in memory at once. Then forecasts are timed: answers for
@@ -19,7 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +39,9 @@ from models.training import StepReport, TrainConfig, fit
 from storage.location import resolve
 from storage.tokens import TokenAxis, TokenBlock, TokenChannel, TokenSchema, open_tokens, write_tokens
 from tasks.earth.tokens import StoredTokens
+
+if TYPE_CHECKING:
+    from benchmarks.gpu_diffusion import DiffusionRow
 
 NO_GPU = "no GPU here: nothing is measured (--cpu runs a small smoke test that says nothing about a GPU)"
 BEGIN, END = "<!-- gpu table -->", "<!-- end of gpu table -->"
@@ -422,13 +427,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (OSError, ValueError) as error:
             parser.error(f"--write {asked.write}: {error}")
     rows = _measure_all(plan)
-    block = f"{heading(plan)}\n\n{table(rows)}"
+    images = _measure_diffusion(plan)
+    block = "\n\n".join([heading(plan), table(rows), _diffusion_table(images)])
     print(block if plan.on_gpu else f"smoke test on a CPU, not a measurement:\n{block}")
     if page is not None:
         asked.write.write_text(replace_block(page, block))
     if asked.json:
         found = {"device": plan.device_name, "smoke": not plan.on_gpu, "peak_flops": peak_flops(plan.device_name)}
-        print(json.dumps({**found, "torch": torch.__version__, "rows": [asdict(row) for row in rows]}))
+        told = {"rows": [asdict(row) for row in rows], "diffusion": [asdict(row) for row in images]}
+        print(json.dumps({**found, "torch": torch.__version__, **told}))
     return 0
 
 
@@ -441,6 +448,26 @@ def _measure_all(plan: Plan) -> list[Row]:
             _free()
             rows.append(measure(plan, size, source))
     return rows
+
+
+def _measure_diffusion(plan: Plan) -> list[DiffusionRow]:
+    # run as a file, this folder's parent is on the path only once `main` is called
+    from benchmarks.gpu_diffusion import DIFFUSION_SIZES, DIFFUSION_SMOKE, measure_diffusion
+
+    rows = []
+    for size in DIFFUSION_SIZES if plan.on_gpu else DIFFUSION_SMOKE:
+        print(f"measuring {size.name}", file=sys.stderr)
+        _free()
+        rows.append(
+            measure_diffusion(plan.device, size, plan.seconds, precision=plan.precision, compiled=plan.compiled)
+        )
+    return rows
+
+
+def _diffusion_table(rows: Sequence[DiffusionRow]) -> str:
+    from benchmarks.gpu_diffusion import diffusion_table
+
+    return diffusion_table(rows)
 
 
 def _arguments(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
@@ -472,4 +499,5 @@ def _plan(asked: argparse.Namespace) -> Plan | None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
     sys.exit(main())

@@ -8,8 +8,10 @@ causal mask leaves out, and norms and activations do not count. Tables that are 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.canopy import CanopyNet
 from models.earthpt import OUTPUTS, EarthPT
@@ -44,6 +46,20 @@ def peak_flops(device: str) -> float | None:
     if re.search(_OTHERS, device):
         return None
     return next((peak for name, peak in _PEAKS if re.search(rf"\b{name}\b", device)), None)
+
+
+def counted_flops(run: Callable[[], object]) -> float:
+    """Return the operations of the matrix products, convolutions and attention that a call does, on the meta device too.
+
+    Examples
+    --------
+    >>> import torch
+    >>> counted_flops(lambda: torch.ones(2, 3) @ torch.ones(3, 5))
+    60.0
+    """
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())
 
 
 def training_flops(parameters: int, *, layers: int, width: int, steps: int) -> float:

@@ -26,6 +26,7 @@ from benchmarks.gpu import (
     table,
     write_store,
 )
+from benchmarks.gpu_diffusion import DIFFUSION_SIZES, evaluation_flops
 from models.data import ShuffledTokens
 from models.training import StepReport
 
@@ -62,12 +63,23 @@ def test_the_smoke_test_trains_answers_and_rolls_out_and_is_marked_as_one(capsys
     assert small["answers_per_second"] > 0
     assert small["mapped_per_second"] > 0
     assert published["rollout_per_second"] > 0
+    for row in found["diffusion"]:
+        assert min(row["trained_per_second"], row["sampled_per_second"]) > 0
+        assert row["mfu"] is None
 
 
 def test_the_sizes_are_those_of_the_paper() -> None:
     published = {name: sum(p.numel() for p in SIZES[name].build().parameters()) for name in ("100M",)}
     assert published == {"100M": pytest.approx(86e6, rel=0.02)}
     assert (SIZES["700M"].config.layers, SIZES["700M"].config.heads, SIZES["700M"].config.width) == (36, 20, 1280)
+
+
+def test_diffusion_models_are_counted_by_their_convolutions() -> None:
+    """The published network at 256 pixels: its first convolution alone is 2 x 27 x 64 operations a pixel."""
+    small, large, published = (evaluation_flops(size) for size in DIFFUSION_SIZES)
+    assert 0.2e9 < small < 0.4e9
+    assert large > 20 * small
+    assert published > 100e9
 
 
 def test_series_are_streamed_whole_and_are_more_than_is_held(tmp_path: Path) -> None:
