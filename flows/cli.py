@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows import cli_diffusion, cli_sky
+from flows import cli_diffusion, cli_sky, cli_synthesis
 from flows.console import (
     FAILED,
     USAGE,
@@ -1201,6 +1201,7 @@ def _is_usage(error: Exception) -> bool:
 
 cli_sky.register(app, evaluate)
 cli_diffusion.register(train)
+cli_synthesis.register(app)
 
 if __name__ == "__main__":
     main()

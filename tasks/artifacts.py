@@ -193,6 +193,12 @@ def publish_extraction(extracted: Extracted) -> None:
     publish_markdown("profiles", text, f"Profiles: {counts}")
 
 
+def publish_images(key: str, urls: Sequence[str], description: str) -> None:
+    """Show pictures, the first ones of many."""
+    shown = "\n\n".join(f"![{url.rsplit('/', 1)[-1]}]({_served(url)})" for url in urls[:_GALLERIES])
+    publish_markdown(key, f"# {description}\n\n{shown}\n", description)
+
+
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return None if math.isnan(value) else round(value, 6)

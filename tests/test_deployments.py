@@ -31,6 +31,7 @@ from flows.config import (
     make_config,
 )
 from flows.config_sky import ProfilesConfig, TrainDiffusionConfig
+from flows.config_synthesis import GenerateConfig, InpaintConfig, InterpolateConfig, TransferConfig
 from flows.up import deployments
 from tasks.errors import ConfigurationError
 
@@ -55,6 +56,10 @@ KINDS: dict[str, type[Settings]] = {
     "evaluate_canopy": EvaluateCanopyConfig,
     "evaluate_forecast": EvaluateForecastConfig,
     "profiles": ProfilesConfig,
+    "generate": GenerateConfig,
+    "inpaint": InpaintConfig,
+    "transfer": TransferConfig,
+    "interpolate": InterpolateConfig,
     "train_diffusion": TrainDiffusionConfig,
 }
 DEPLOYED = {
@@ -75,6 +80,10 @@ DEPLOYED = {
     "evaluate-canopy": "evaluate_canopy",
     "evaluate-forecast": "evaluate_forecast",
     "extract-profiles": "profiles",
+    "generate-galaxies": "generate",
+    "inpaint-images": "inpaint",
+    "transfer-images": "transfer",
+    "interpolate-images": "interpolate",
     "train-diffusion": "train_diffusion",
 }
 ENTRIES = {entry["name"]: entry for entry in deployments()["deployments"]}

@@ -40,7 +40,7 @@ COMMANDS = (
     "gc",
     "up",
 )
-COMMANDS += ("import-weights", "export", "profiles")
+COMMANDS += ("import-weights", "export", "profiles", "generate", "inpaint", "transfer", "interpolate")
 
 
 @pytest.fixture
