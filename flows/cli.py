@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows import cli_diffusion, cli_sky, cli_synthesis
+from flows import cli_diffusion, cli_generation, cli_sky, cli_synthesis
 from flows.console import (
     FAILED,
     USAGE,
@@ -1202,6 +1202,7 @@ def _is_usage(error: Exception) -> bool:
 cli_sky.register(app, evaluate)
 cli_diffusion.register(train)
 cli_synthesis.register(app)
+cli_generation.register(evaluate, train)
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,8 @@
 """A small network that describes galaxies: trained to tell what is true of generated ones, used for the numbers before its answer.
 
 FID and KID compare sets of images by such numbers. Inception's were learned from photographs of everyday things; these
-know flux, colour, size, shape, point spread function and noise.
+know flux, colour, size and shape. Beside them stand a few fixed numbers of how pixels differ from their neighbours, which
+follow noise and blur.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 KINDS = 4
+TEXTURES = 3
+"""Fixed numbers of each band."""
 _SPREADS = 2
 """What is pooled of a channel: mean and spread."""
 _FLOOR, _LEAST = 1e-6, 1e-12
@@ -33,7 +36,7 @@ class GalaxyFeaturesConfig:
     width : int
         Channels of the first stage.
     features : int
-        How many numbers describe a galaxy.
+        How many learned numbers describe a galaxy.
     quantities : tuple of str
         What it is trained to tell, beside the kind of galaxy.
 
@@ -97,21 +100,34 @@ class GalaxyFeatures(nn.Module):
     def __init__(self, config: GalaxyFeaturesConfig) -> None:
         super().__init__()
         self.config = config
-        self.num_features = config.features
         width, bands = config.width, len(config.bands)
+        self.num_features = config.features + TEXTURES * bands
         self.stem = nn.Conv2d(4 * bands, width, 3, padding=1)
         self.stages = nn.ModuleList([_stage(width, width), _stage(width, 2 * width), _stage(2 * width, 3 * width)])
         self.mixed = nn.Sequential(nn.Conv2d(3 * width, 4 * width, 3, padding=1), nn.SiLU())
         self.described = nn.Linear(4 * width * _SPREADS, config.features)
         self.quantities = nn.Linear(config.features, len(config.quantities))
         self.kind = nn.Linear(config.features, KINDS)
-        self.register_buffer("centre", torch.zeros(config.features))
-        self.register_buffer("spread", torch.ones(config.features))
+        self.register_buffer("centre", torch.zeros(self.num_features))
+        self.register_buffer("spread", torch.ones(self.num_features))
         self.register_buffer("softening", torch.tensor(config.softening)[:, None, None], persistent=False)
 
     def forward(self, flux: Tensor) -> Tensor:
-        """(B, band, Y, X) nanomaggies per pixel -> (B, features), each of about unit variance once `standardise` was called."""
-        return (self.describe(flux) - self.centre) / self.spread
+        """(B, band, Y, X) nanomaggies per pixel -> (B, num_features), each of unit variance once `standardise` was called."""
+        return (torch.cat([self.describe(flux), self.texture(flux)], dim=1) - self.centre) / self.spread
+
+    def texture(self, flux: Tensor) -> Tensor:
+        """(B, band, Y, X) -> (B, 3 band): logarithms of usual differences of pixels one and two apart, and of the sharpest edges."""
+        near, far = (self._differences(flux, step).median(dim=-1).values for step in (1, 2))
+        sharp = self._differences(flux, 1).quantile(0.99, dim=-1)
+        return torch.cat([(each + _FLOOR).log() for each in (near, far, sharp)], dim=1)
+
+    def _differences(self, flux: Tensor, step: int) -> Tensor:
+        rows = flux[..., step:, :] - flux[..., :-step, :]
+        columns = flux[..., step:] - flux[..., :-step]
+        return (
+            torch.cat([rows.flatten(2), columns.flatten(2)], dim=2).abs() / self.softening[:, :, 0]
+        )  # (B, band, pair)
 
     def describe(self, flux: Tensor) -> Tensor:
         """(B, band, Y, X) nanomaggies per pixel -> (B, features) as the answers are made from."""
@@ -127,9 +143,9 @@ class GalaxyFeatures(nn.Module):
     @torch.no_grad()
     def standardise(self, flux: Tensor) -> None:
         """Take mean and spread of the features from some galaxies: no feature then rules a distance by its unit alone."""
-        described = self.describe(flux)
-        self.centre.copy_(described.mean(dim=0))
-        self.spread.copy_(described.std(dim=0).clamp(min=_LEAST))
+        found = torch.cat([self.describe(flux), self.texture(flux)], dim=1)
+        self.centre.copy_(found.mean(dim=0))
+        self.spread.copy_(found.std(dim=0).clamp(min=_LEAST))
 
     def loss(self, batch: DescribedGalaxies, *, generator: torch.Generator) -> Tensor:
         """Return the mean squared error of quantities plus the cross-entropy of kinds."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -49,14 +51,25 @@ def test_any_even_side_gives_as_many_features(side: int) -> None:
     assert model(torch.zeros(2, 3, side, side)).shape == (2, model.num_features)
 
 
+def test_textures_follow_noise_and_blur() -> None:
+    """Twice the noise is log 2 more in all of them; what is smooth has less between neighbours than between pixels two apart."""
+    model = GalaxyFeatures(SMALL)
+    noise = 10 * torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    plain, twice = model.texture(noise), model.texture(2 * noise)
+    torch.testing.assert_close(twice - plain, torch.full((4, 9), math.log(2)), atol=1e-3, rtol=0)
+    smooth = model.texture(torch.nn.functional.avg_pool2d(noise, 3, stride=1, padding=1))
+    assert ((smooth[:, 3:6] - smooth[:, :3]) > 0.2).all()
+    assert ((plain[:, 3:6] - plain[:, :3]).abs() < 0.1).all()
+
+
 def test_standard_features_have_mean_zero_and_unit_spread() -> None:
     torch.manual_seed(4)
     model = GalaxyFeatures(SMALL).double()
     flux = Discs().at(0).flux.double()
     model.standardise(flux)
     features = model(flux)
-    torch.testing.assert_close(features.mean(dim=0), torch.zeros(12).double(), atol=1e-9, rtol=0)
-    torch.testing.assert_close(features.std(dim=0), torch.ones(12).double(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(features.mean(dim=0), torch.zeros(21).double(), atol=1e-9, rtol=0)
+    torch.testing.assert_close(features.std(dim=0), torch.ones(21).double(), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(
