@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.diffusion import DiffusionConfig
+from models.diffusion import DiffusionConfig, GalaxyDiffusion
 from storage.cutouts import BandFacts, Cutout
+from storage.location import resolve
+from tasks.earth.model_files import save_network
+from tasks.sky.diffusion_jobs import Weights, pin_weights
+
+TINY = DiffusionConfig(pixels=16, widths=(16, 16), depths=(1, 1), attended=1)
+"""A network of seconds."""
 
 
 class GaussianModel:
@@ -121,3 +130,20 @@ def plain_cutout(flux: np.ndarray, bands: tuple[str, ...], scale: float, *, name
         wcs="",
         pixel_scale_arcsec=scale,
     )
+
+
+def save_model(warehouse: Path, config: DiffusionConfig = TINY, name: str = "tiny") -> Weights:
+    """Save a small network with first weights, every one of them drawn, so that it says something; return which it is."""
+    generator = torch.Generator().manual_seed(1)
+    model = GalaxyDiffusion(config, generator=generator)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.add_(0.02 * torch.randn(weights.shape, generator=generator))
+    return save_trained(warehouse, model, name)
+
+
+def save_trained(warehouse: Path, model: GalaxyDiffusion, name: str) -> Weights:
+    """Save a model in a warehouse, and return which it is."""
+    told: dict[str, Any] = {"metrics": {}, "training": {}, "card": "For tests."}
+    save_network(resolve(warehouse), name, model, kind="galaxy-diffusion", config=asdict(model.config), **told)
+    return pin_weights(str(warehouse), name)

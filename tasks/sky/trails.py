@@ -45,7 +45,7 @@ _FEWEST_PARTS = 4
 _SHOWN = 2.5
 """Brightness of a line in another band, in units of noise, over what is left of it in its own, from which it is no trail."""
 _REACH_ARCSEC = 8.0
-_TAIL = 0.04
+_TAIL = 0.02
 _LEAST_HALF_WIDTH_ARCSEC = 1.0
 _MARGIN_ARCSEC = 0.5
 
@@ -339,7 +339,7 @@ def _half_width(working: _Working, angle: float, offset: float) -> float:
     along = np.arange(-reach, reach + 1, dtype=float)[None, :]
     far = max(3, round(_REACH_ARCSEC / working.scale_arcsec))
     distance = np.arange(-far, far + 0.25, 0.5)
-    sampled = _sample(working.values, angle, offset + distance[:, None], along)
+    sampled = _sample(working.whole, angle, offset + distance[:, None], along)
     known = np.isfinite(sampled).any(axis=1)
     profile = np.full(distance.size, np.nan)
     profile[known] = np.nanmedian(sampled[known], axis=1)
