@@ -1,8 +1,10 @@
 """The galaxy diffusion model: scaling of flux, preconditioning and loss around a U-Net.
 
 Karras et al. 2022 (EDM, arXiv 2206.00364): images at noise level sigma are clean + sigma x noise, and the network's input,
-output and loss have about unit size at every level. The weight of a level follows how well it can be done (Karras et al.
-2024, EDM2, arXiv 2312.02696, section 2.2). Sampling is apart from it, in `models.samplers`.
+output and loss have about unit size at every level. Bands are mixed for it by a rotation that makes them independent: what
+a galaxy has in all bands alike is much, its colour little, so that the preconditioning alone takes most of the noise out of
+colours. The weight of a level follows how well it can be done (Karras et al. 2024, EDM2, arXiv 2312.02696, section 2.2).
+Sampling is apart from it, in `models.samplers`.
 """
 
 from __future__ import annotations
@@ -41,8 +43,10 @@ class DiffusionConfig:
         ``asinh``: asinh(flux / softening); ``clip``: 0 to 5.5 nanomaggies become -1 to 1, as published.
     softening : tuple of float
         Per band, nanomaggies.
+    mixing : tuple of float
+        Rows of a rotation, one after another: scaled bands to mixed ones; none for the bands as they are.
     sigma_data : tuple of float
-        Root mean square of the scaled images, per band.
+        Root mean square of the scaled images, per mixed band.
     sigma_min, sigma_max : float
         Noise levels that it knows; at the highest nothing of an image is left.
     level_centre, level_spread : float
@@ -67,6 +71,7 @@ class DiffusionConfig:
     pixel_scale_arcsec: float = 0.524
     scaling: Literal["asinh", "clip"] = "asinh"
     softening: tuple[float, ...] = (0.016, 0.02, 0.07)
+    mixing: tuple[float, ...] = ()
     sigma_data: tuple[float, ...] = (1.0, 1.0, 1.0)
     sigma_min: float = 0.01
     sigma_max: float = 500.0
@@ -93,6 +98,8 @@ class DiffusionConfig:
         positive = (*self.softening, *self.sigma_data, *self.condition_spread, self.sigma_min, self.level_spread)
         if min(positive) <= 0 or self.sigma_max <= self.sigma_min:
             raise ValueError("softening, sigma_data, spreads and sigma_min are above 0, sigma_max above sigma_min")
+        if self.mixing and not _is_rotation(self.mixing, len(self.bands)):
+            raise ValueError(f"mixing {self.mixing}: rows of a rotation of {len(self.bands)} bands are wanted")
         if self.scaling not in ("asinh", "clip"):
             raise ValueError(f"scaling {self.scaling!r}: there are asinh and clip")
         if self.pixels < 1 or self.pixels % self.network.divisor:
@@ -147,7 +154,7 @@ class GalaxyDiffusion(nn.Module):
             Where images or conditions are not of the model's shape.
         """
         self._require_fitting(noisy, condition)
-        return self._denoised(noisy, sigma, condition, asked=None)
+        return self._mixed(self._denoised(self._mixed(noisy), sigma, condition, asked=None), back=True)
 
     def loss(self, batch: Mapping[str, Tensor], *, generator: torch.Generator) -> Tensor:
         """Return the mean over images and pixels of error^2 / doubt + log(doubt), the error that of the network's answer.
@@ -159,13 +166,13 @@ class GalaxyDiffusion(nn.Module):
         generator : torch.Generator
             Draws levels, noise, and whose condition is not told.
         """
-        clean = self.to_scaled(batch["flux"].float())
+        clean = self._mixed(self.to_scaled(batch["flux"].float()))
         condition = batch["conditions"] if self.config.conditions else None
         self._require_fitting(clean, condition)
         sigma = self.draw_levels(len(clean), generator)
         noise = torch.randn(clean.shape, generator=generator, device=clean.device)
         asked = torch.rand(len(clean), generator=generator, device=clean.device) >= self.config.left_out
-        noisy = clean + sigma[:, None, None, None] * noise
+        noisy = clean + sigma[:, None, None, None] * noise  # a rotation of noise is noise
         denoised = self._denoised(noisy, sigma, condition, asked=asked)
         error = ((denoised - clean) / _scales(self._spread(clean), sigma)[1]).square().mean(dim=(1, 2, 3))
         doubt = self.doubt(turns_of(_logarithm(sigma)))[:, 0]
@@ -201,7 +208,15 @@ class GalaxyDiffusion(nn.Module):
         rows = torch.randint(len(self.kept_conditions), (count,), generator=generator, device=generator.device)
         return self.kept_conditions[rows.to(self.kept_conditions.device)]
 
+    def _mixed(self, images: Tensor, *, back: bool = False) -> Tensor:
+        """Return mixed bands of scaled ones, or scaled bands of mixed ones, (n, band, y, x)."""
+        if not self.config.mixing:
+            return images
+        rotation = images.new_tensor(self.config.mixing).view(2 * (len(self.config.bands),))
+        return torch.einsum("ji,njyx->niyx" if back else "ij,njyx->niyx", rotation, images)
+
     def _denoised(self, noisy: Tensor, sigma: Tensor, condition: Tensor | None, *, asked: Tensor | None) -> Tensor:
+        """Return the estimate of clean images of mixed bands."""
         spread = self._spread(noisy)
         skip, out, inside = _scales(spread, sigma)
         wanted = None
@@ -235,6 +250,13 @@ def to_scaled(flux: Tensor, config: DiffusionConfig) -> Tensor:
     if config.scaling == "clip":
         return 2 * (flux.clamp(DARK, BRIGHT) - DARK) / (BRIGHT - DARK) - 1
     return torch.asinh(flux / _per_band(config.softening, flux))
+
+
+def _is_rotation(rows: tuple[float, ...], bands: int) -> bool:
+    if len(rows) != bands**2:
+        return False
+    matrix = torch.tensor(rows, dtype=torch.float64).view(bands, bands)
+    return bool(torch.allclose(matrix @ matrix.T, torch.eye(bands, dtype=torch.float64), atol=1e-6))
 
 
 def details_of(noisy: Tensor, sigma: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -105,16 +105,38 @@ def measure_config(pool: Pool, config: DiffusionConfig) -> DiffusionConfig:
         unmeasured = DiffusionConfig(**told, **given, sigma_data=(1.0,) * len(pool.bands))
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
-    squares = to_scaled(torch.from_numpy(flux), unmeasured).double().square()
-    spread = math.sqrt(float(squares.mean()))
-    return DiffusionConfig(
-        **told,
-        **given,
-        sigma_data=_rounded(squares.mean(dim=(0, 2, 3)).sqrt().numpy()),
-        sigma_min=_rounded(np.array([spread / 250]))[0],
-        sigma_max=_rounded(np.array([float(squares.sum(dim=(1, 2, 3)).max()) ** 0.5]))[0],
-        level_centre=_rounded(np.array([math.log(spread / 2)]))[0],
+    scaled = to_scaled(torch.from_numpy(flux), unmeasured)
+    mixing, spread = independent_bands(scaled)
+    overall = math.sqrt(float(spread.square().mean()))
+    norm = scaled.square().sum(dim=(1, 2, 3)).max().sqrt()
+    return replace(
+        unmeasured,
+        mixing=tuple(mixing.flatten().tolist()),
+        sigma_data=_rounded(spread.numpy()),
+        sigma_min=_rounded(np.array([overall / 250]))[0],
+        sigma_max=_rounded(np.array([float(norm)]))[0],
+        level_centre=_rounded(np.array([math.log(overall / 2)]))[0],
     )
+
+
+def independent_bands(scaled: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rotation that makes bands independent of one another, and the root mean square of each mixed band.
+
+    Parameters
+    ----------
+    scaled : Tensor, shape (n, band, y, x)
+
+    Returns
+    -------
+    Tensor, shape (band, band), float64
+        Rows: mixed bands, the largest first.
+    Tensor, shape (band,), float64
+    """
+    pixels = scaled.double().transpose(0, 1).flatten(1)  # (n, band, y, x) -> (band, n y x)
+    squares, axes = torch.linalg.eigh(pixels @ pixels.T / pixels.shape[1])
+    rows = axes.T.flip(0)
+    # of an axis and its opposite the one that has more of the bands
+    return rows * torch.where(rows.sum(dim=1, keepdim=True) < 0, -1.0, 1.0), squares.flip(0).clamp(min=0).sqrt()
 
 
 def noise_of(flux: np.ndarray) -> np.ndarray:

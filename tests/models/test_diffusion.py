@@ -57,6 +57,21 @@ def test_a_new_model_gives_the_best_estimate_that_knows_only_the_spread() -> Non
     torch.testing.assert_close(model.denoise(noisy, sigma), gain * noisy)
 
 
+def test_mixed_bands_are_what_the_spread_is_of() -> None:
+    """With the mixing of sum and difference, a new model takes more noise out of what has the lesser spread."""
+    half = math.sqrt(0.5)
+    model = GalaxyDiffusion(replace(SMALL, mixing=(half, half, half, -half), sigma_data=(3.0, 0.1)))
+    noisy = drawn(2, 2, 8, 8)
+    denoised = model.denoise(noisy, torch.ones(2))
+    torch.testing.assert_close(denoised.sum(dim=1), noisy.sum(dim=1) * 9 / 10)
+    torch.testing.assert_close(denoised[:, 0] - denoised[:, 1], (noisy[:, 0] - noisy[:, 1]) * 0.01 / 1.01)
+    mixed = torch.tensor([3.0, 0.1])[:, None, None] * drawn(512, 2, 8, 8)
+    scaled = torch.stack([mixed[:, 0] + mixed[:, 1], mixed[:, 0] - mixed[:, 1]], dim=1) * half
+    with torch.no_grad():
+        loss = float(model.loss({"flux": model.to_flux(scaled)}, generator=seeded(1)))
+    assert abs(loss - 1.0) < 0.02
+
+
 def test_details_are_what_is_not_smooth_in_units_of_the_noise() -> None:
     slope = torch.linspace(0, 10, 16).expand(1, 1, 16, 16)
     inner = (..., slice(3, -3), slice(3, -3))
@@ -181,6 +196,8 @@ def test_images_and_conditions_of_another_shape_are_refused(
         ({"conditions": ("size",)}, "condition_centre, condition_spread"),
         ({"sigma_min": 0.0}, "above 0"),
         ({"pixels": 9}, "take a multiple of 2"),
+        ({"mixing": (1.0, 0.0, 1.0, 0.0)}, "rows of a rotation of 2 bands"),
+        ({"mixing": (1.0,)}, "rows of a rotation"),
         ({"scaling": "log"}, "there are asinh and clip"),
     ],
 )

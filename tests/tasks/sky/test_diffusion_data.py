@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from models.diffusion import KEPT_CONDITIONS, DiffusionConfig
 from tasks.errors import ConfigurationError
-from tasks.sky.diffusion_data import GalaxyBatches, kept_conditions, measure_config, noise_of, turned
+from tasks.sky.diffusion_data import GalaxyBatches, independent_bands, kept_conditions, measure_config, noise_of, turned
 from tasks.sky.galaxy_pool import Pool
 
 SMALL = DiffusionConfig(pixels=16, patch=2, widths=(16,), depths=(1,), attended=0)
@@ -64,11 +65,22 @@ def test_the_scale_of_a_pool_is_measured() -> None:
     config = measure_config(pool, SMALL)
     scaled = np.arcsinh(pool.flux.astype(np.float64) / np.array(config.softening)[:, None, None])
     np.testing.assert_allclose(config.softening, 4 * np.array([0.01, 0.02, 0.05]), rtol=0.02)
-    np.testing.assert_allclose(config.sigma_data, np.sqrt((scaled**2).mean(axis=(0, 2, 3))), rtol=1e-3)
+    mixed = np.einsum("ij,njyx->niyx", np.array(config.mixing).reshape(3, 3), scaled)
+    np.testing.assert_allclose(config.sigma_data, np.sqrt((mixed**2).mean(axis=(0, 2, 3))), rtol=1e-3)
+    assert config.sigma_data[0] > config.sigma_data[1] > config.sigma_data[2]
     assert config.sigma_max >= 0.999 * np.sqrt((scaled**2).sum(axis=(1, 2, 3))).max()
     assert config.conditions == ("number",)
     np.testing.assert_allclose([*config.condition_centre, *config.condition_spread], [199.5, 115.5], rtol=1e-3)
     assert (config.pixels, config.widths, config.pixel_scale_arcsec) == (16, (16,), 0.524)
+
+
+def test_bands_are_mixed_so_that_they_are_independent() -> None:
+    generator = torch.Generator().manual_seed(0)
+    alike = 5 * torch.randn(50, 1, 8, 8, generator=generator)
+    rows, spread = independent_bands(alike + 0.1 * torch.randn(50, 3, 8, 8, generator=generator))
+    torch.testing.assert_close(rows @ rows.T, torch.eye(3, dtype=torch.float64))
+    torch.testing.assert_close(rows[0], torch.full((3,), 3**-0.5, dtype=torch.float64), atol=1e-3, rtol=0)
+    torch.testing.assert_close(spread, torch.tensor([5 * 3**0.5, 0.1, 0.1], dtype=torch.float64), rtol=0.05, atol=0)
 
 
 def test_conditions_that_a_model_keeps_are_those_of_galaxies() -> None:
