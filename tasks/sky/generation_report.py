@@ -185,6 +185,7 @@ def _draw_histogram(axes: Axes, real: NDArray[np.float64], made: NDArray[np.floa
             linewidth=1.2,
         )
     axes.set_yticks([])
+    axes.locator_params(axis="x", nbins=5)
 
 
 def _draw_spectra(axes: Axes, real: Measured, made: Measured, band: int) -> None:

@@ -10,12 +10,14 @@ import torch
 from models.galaxy_features import GalaxyFeaturesConfig
 from storage.location import resolve
 from tasks.errors import ConfigurationError
+from tasks.sky import feature_training
 from tasks.sky.feature_training import FeatureBatches, FeatureRequest, train_features
 from tasks.sky.generation_features import open_features
 
 
 @pytest.mark.slow
-def test_a_short_training_saves_a_network_that_opens(tmp_path: Path) -> None:
+def test_a_short_training_saves_a_network_that_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_training, "HELD_OUT", 1)
     reference, metrics = train_features(FeatureRequest(str(tmp_path), "mine", galaxies=256, steps=4, seed=5))
     assert set(metrics["explained"]) >= {
         "magnitude_g",

@@ -26,9 +26,9 @@ from tasks.sky.generation_sets import GalaxySet
 COUNT = 60
 
 
-def scored(generated: GalaxySet, **options: object) -> Scored:
-    network = open_features(resolve(Path("nowhere")))
-    return score_sets(generated, drawn(2 * COUNT, 41), network=network, resamples=20, **options)  # type: ignore[arg-type]
+def scored(generated: GalaxySet, *, with_features: bool = True, **options: object) -> Scored:
+    network = open_features(resolve(Path("nowhere"))) if with_features else None
+    return score_sets(generated, drawn(2 * COUNT, 41), network=network, resamples=10, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_copies_of_the_training_set_are_called_memorised() -> None:
     train = drawn(COUNT, 43)
     noise = np.random.default_rng(1).normal(0, 0.003, train.images.shape).astype(np.float32)
     copies = replace(train, images=np.ascontiguousarray((train.images + noise)[..., ::-1]))
-    found = scored(copies, train=train)
+    found = scored(copies, train=train, with_features=False)
     assert found.report["memorisation"]["memorised"] is True
     assert found.report["memorisation"]["share"] > 0.95
     assert found.nearest is not None
@@ -75,10 +75,11 @@ def test_copies_of_the_training_set_are_called_memorised() -> None:
     assert "memorised" in describe_generation(found.report)
 
 
+@pytest.mark.slow
 def test_objects_that_cannot_be_measured_are_counted() -> None:
     images = drawn(COUNT, 42).images.copy()
     images[:6] = np.abs(images[:6]).max() - images[:6]
-    report = scored(replace(drawn(COUNT, 42), images=images)).report
+    report = scored(replace(drawn(COUNT, 42), images=images), with_features=False).report
     assert report["metrics"]["sgd"]["dropped"] == pytest.approx(0.1)
     assert report["metrics"]["sgd"]["floor_dropped"] == 0
 
