@@ -1,4 +1,4 @@
-"""What one GPU makes of EarthPT and the diffusion models.
+"""What one GPU makes of EarthPT, the diffusion models and the profile network.
 
 ``python benchmarks/gpu.py [--sizes small,100M,700M] [--json] [--write docs/performance.md]``
 
@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -428,13 +428,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"--write {asked.write}: {error}")
     rows = _measure_all(plan)
     images = _measure_diffusion(plan)
-    block = "\n\n".join([heading(plan), table(rows), _diffusion_table(images)])
+    profiles = _measure_profiles(plan)
+    block = "\n\n".join([heading(plan), table(rows), _diffusion_table(images), _profile_lines(profiles)])
     print(block if plan.on_gpu else f"smoke test on a CPU, not a measurement:\n{block}")
     if page is not None:
         asked.write.write_text(replace_block(page, block))
     if asked.json:
         found = {"device": plan.device_name, "smoke": not plan.on_gpu, "peak_flops": peak_flops(plan.device_name)}
-        told = {"rows": [asdict(row) for row in rows], "diffusion": [asdict(row) for row in images]}
+        told = {
+            "rows": [asdict(row) for row in rows],
+            "diffusion": [asdict(row) for row in images],
+            "profiles": profiles,
+        }
         print(json.dumps({**found, "torch": torch.__version__, **told}))
     return 0
 
@@ -468,6 +473,20 @@ def _diffusion_table(rows: Sequence[DiffusionRow]) -> str:
     from benchmarks.gpu_diffusion import diffusion_table
 
     return diffusion_table(rows)
+
+
+def _measure_profiles(plan: Plan) -> dict[str, float]:
+    from benchmarks.gpu_profiles import profile_paces
+
+    print("measuring profiles", file=sys.stderr)
+    _free()
+    with tempfile.TemporaryDirectory(prefix="canopus-gpu-") as folder:
+        return profile_paces(plan.device, Path(folder), batch=512 if plan.on_gpu else 4, seconds=plan.seconds)
+
+
+def _profile_lines(paces: Mapping[str, float]) -> str:
+    found = "; ".join(f"{name} {pace:,.0f}" for name, pace in paces.items())
+    return f"Profiles by the network, 256-pixel g, r, z images, galaxies/s: {found}."
 
 
 def _arguments(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:

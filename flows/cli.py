@@ -1199,7 +1199,7 @@ def _is_usage(error: Exception) -> bool:
     return isinstance(error, UsageError)
 
 
-cli_sky.register(app, evaluate)
+cli_sky.register(app, evaluate, train)
 cli_diffusion.register(train)
 cli_synthesis.register(app)
 cli_generation.register(evaluate, train)

@@ -16,7 +16,7 @@ _ASKED = "Images and services"
 _RUN = "The run and its product"
 
 
-def register(app: typer.Typer, evaluate: typer.Typer) -> None:
+def register(app: typer.Typer, evaluate: typer.Typer, train: typer.Typer) -> None:
     """Add the commands of the sky to the command line."""
     app.command(
         epilog="Example: canopus profiles --targets galaxies.csv --source legacy --bands g,r,z --size-pixels 256; "
@@ -26,6 +26,9 @@ def register(app: typer.Typer, evaluate: typer.Typer) -> None:
         "profiles",
         epilog="Example: canopus evaluate profiles warehouse/products/profiles/ID --truth published/ --from 1.5",
     )(evaluate_profiles)
+    train.command(
+        "profiles", epilog="Example: canopus train profiles --name mine --minutes 10; the same again goes on from there"
+    )(train_profiles)
 
 
 def profiles(
@@ -42,14 +45,23 @@ def profiles(
     ] = "legacy",
     bands: Annotated[str | None, typer.Option(help="Comma-separated, e.g. g,r,z; by default the source's.")] = None,
     warehouse: Warehouse = "./warehouse",
-    method: Annotated[str, typer.Option(help="auto (isophotes), isophote, network or published.")] = "auto",
+    method: Annotated[
+        str, typer.Option(help="auto (network, isophotes where it is unsure), network, isophote or published.")
+    ] = "auto",
     geometry: Annotated[
         str,
-        typer.Option(help="Of isophotes: free, an ellipse for each radius; or fixed, the outer ones' at all radii."),
+        typer.Option(help="free: an ellipse for each radius; or fixed: the outer ones' at all radii."),
     ] = "free",
     model: Annotated[
-        str | None, typer.Option(help="Weights of method published, a model of the warehouse: name, or name/version.")
+        str | None,
+        typer.Option(help="Weights of network (shipped ones by default) or published: name, or name/version."),
     ] = None,
+    members: Annotated[
+        int,
+        typer.Option(
+            help="Of the network: passes that are put together, as many times the work.", rich_help_panel=_ASKED
+        ),
+    ] = 1,
     training_mode: Annotated[
         bool,
         typer.Option(
@@ -150,6 +162,7 @@ def profiles(
         "geometry": geometry,
         "model": model,
         "training_mode": training_mode,
+        "members": members,
         "columns": columns,
         "ebv_map": ebv_map,
         "size_pixels": size_pixels,
@@ -172,7 +185,7 @@ def profiles(
     }
     config = make_config(ProfilesConfig, stated(given))
     require_sky_extra()
-    weights = Weights(config.warehouse, config.model or "", config.training_mode)
+    weights = Weights(config.warehouse, config.model or "", config.training_mode, config.members)
     open_method(config.method, geometry=config.geometry, weights=weights)
     if dry_run:
         from flows.plan_sky import describe_extraction
@@ -226,3 +239,49 @@ def evaluate_profiles(
             out=out,
         )
     say(json.dumps(report) if as_json else describe_scores(report))
+
+
+def train_profiles(
+    *,
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "profiles",
+    warehouse: Warehouse = "./warehouse",
+    real: Annotated[
+        str | None,
+        typer.Option(help="Products of profiles by isophotes, comma-separated: their galaxies are learned from too."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates; by default 2400.")] = None,
+    shards: Annotated[int | None, typer.Option(help="Of 256 generated galaxies each; by default 90.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Settings in YAML (width, layers, batch, learning_rate, ...); options lie over them."),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Of this piece; the same command again goes on from there.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of galaxies and weights; by default 1.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew where the same was begun or done before.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train the network that reads profiles off images, on generated galaxies; resumable, best on a GPU."""
+    from flows.config import load_config, make_config
+    from flows.config_sky import TrainProfilesConfig
+    from flows.runtime import configure_prefect
+
+    given = {
+        "name": name,
+        "warehouse": warehouse,
+        "real": real,
+        "steps": steps,
+        "shards": shards,
+        "minutes": minutes,
+        "device": device,
+        "seed": seed,
+        "fresh": fresh,
+    }
+    kind, options = TrainProfilesConfig, stated(given)
+    made = load_config(config, kind, **options) if config else make_config(kind, options)
+    configure_prefect(warehouse)
+    from flows.train_profiles import train_profile_network
+
+    follow(train_profile_network, made, as_json=as_json)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from flows.config import Dask, Settings, Warehouse
+from models.profile_network import ProfileNetConfig
 from tasks.sky.source_options import EVERY_BAND, SMALLEST_SIDE, VIEWER_URL, SourceOptions
 
 
@@ -75,12 +76,13 @@ class ProfilesConfig(Settings):
     bands: FilterNames = Field((), description="by default the source's own, such as g, r, z")
     warehouse: Warehouse = "./warehouse"
     method: Literal["auto", "network", "isophote", "published"] = Field(
-        "auto", description="auto: isophotes, until a network is there"
+        "auto", description="auto: the network, and isophotes where it is unsure"
     )
     geometry: Literal["free", "fixed"] = Field(
-        "free", description="of isophotes: an ellipse for each radius, or the outer ones' at all radii"
+        "free", description="an ellipse for each radius, or the outer ones' at all radii"
     )
-    model: str | None = Field(None, description="weights of method published: name, or name/version")
+    model: str | None = Field(None, description="weights of network or published: name, or name/version")
+    members: int = Field(1, ge=1, le=32, description="of the network: passes put together, as many times the work")
     training_mode: bool = Field(
         False, description="of published: run as its authors did, norms by the one image and dropout on, seeded"
     )
@@ -123,6 +125,33 @@ class ProfilesConfig(Settings):
         if unknown:
             raise ValueError(f"zero_point: {', '.join(sorted(unknown))} is none of the bands {', '.join(self.bands)}")
         return self
+
+
+class TrainProfilesConfig(Settings):
+    """Train the network that reads profiles off images."""
+
+    warehouse: Warehouse = "./warehouse"
+    name: str = "profiles"
+    real: FilterNames = Field((), description="products of profiles by isophotes, whose galaxies are learned from too")
+    real_share: float = Field(0.2, ge=0, le=1, description="of the examples, where there are real ones")
+    channels: int = Field(ProfileNetConfig.channels, ge=4, multiple_of=4, description="of the convolutions over cells")
+    width: int = Field(ProfileNetConfig.width, ge=16, description="of the transformer along radius")
+    layers: int = Field(ProfileNetConfig.layers, ge=1, description="of it")
+    steps: int = Field(2400, ge=1, description="updates")
+    batch: int = Field(64, ge=2, description="examples of one")
+    learning_rate: float = Field(2e-3, gt=0)
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+    shards: int = Field(90, ge=1, description="of generated galaxies")
+    shard_size: int = Field(256, ge=32, multiple_of=32, description="galaxies of one")
+    updates_per_shard: int = Field(20, ge=1, description="after so many there is one shard more to draw from")
+    calibrated_on: int = Field(1024, ge=64, description="generated galaxies that set the errors' scale")
+    checkpoint_every: int = Field(100, ge=1, description="updates; the clock is looked at as often")
+    log_every: int = Field(10, ge=1)
+    precision: Literal["float32", "bf16"] = "float32"
+    minutes: float | None = Field(None, gt=0, description="of this piece; the same command goes on from there")
+    device: str | None = Field(None, description="cpu or cuda; by default a GPU where there is one")
+    seed: int = 1
+    fresh: bool = False
 
 
 class NetworkSettings(Settings):

@@ -70,6 +70,20 @@ class Images:
         scaled = torch.where(good, flux / sigma[..., None, None], 0.0)
         return cls(scaled, good.to(scaled.dtype), sigma, shape, fwhm)
 
+    def binned(self, factor: int) -> Images:
+        """Return images of pixels `factor` times as wide, each with the light of those that it covers; half of them must be known."""
+        if factor == 1:
+            return self
+        rows, columns = self.flux.shape[-2:]
+        pad = (0, -columns % factor, 0, -rows % factor)
+        share = F.avg_pool2d(F.pad(self.weight, pad), factor)
+        mean = F.avg_pool2d(F.pad(self.flux, pad), factor) / share.clamp(min=1e-6)
+        known = share >= 0.5
+        # the noise of a sum of n pixels is the root of n times that of one
+        flux = torch.where(known, mean * factor, 0.0)
+        shape = torch.div(self.shape + factor - 1, factor, rounding_mode="floor")
+        return Images(flux, known.to(flux.dtype), self.sigma * factor, shape, self.fwhm / factor)
+
     def to(self, device: torch.device | str) -> Images:
         """Return them on a device."""
         moved = (part.to(device) for part in (self.flux, self.weight, self.sigma, self.shape, self.fwhm))

@@ -31,7 +31,7 @@ _UNIT_OF_SHIFT = 0.25
 """Of the half-light radius: what a shift of 1 means to the network."""
 _BRIGHTEST = 12.0
 SIGNAL_EDGES = (3.0, 10.0, 30.0, 100.0)
-"""S/N of an annulus at which the calibration changes."""
+"""S/N of a ring one pixel wide, noise of the sky alone, at which the calibration changes."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Reading:
     measured : Tensor, shape (B, R)
         The weighted mean of the cells, before it is corrected.
     own : Tensor, shape (B, R)
-        Share of the annulus that was taken for the galaxy's own.
+        Share of the annulus that was taken for the galaxy's own: the cells' weights over the largest.
     seen : Tensor, shape (B, R)
         Share of the annulus that has data.
     error : Tensor, shape (B, R)
@@ -290,8 +290,9 @@ class ProfileNet(nn.Module):
 
     def _read(self, cells: _Cells) -> Reading:
         (measured, own, seen, features), z, error = self._z(cells)
-        middle, centre = z[..., 1:2], torch.sinh(z[..., 1].clamp(-3, 14)) * 2
-        factor = self.calibration[torch.bucketize(centre.abs(), torch.tensor(SIGNAL_EDGES, device=z.device))]
+        middle = z[..., 1:2]
+        signal = torch.sinh(z[..., 1].clamp(-3, 14)) * 2 * error * cells.ring
+        factor = self.calibration[torch.bucketize(signal.abs(), torch.tensor(SIGNAL_EDGES, device=z.device))]
         z = middle + (z - middle) * factor[..., None]
         intensity = torch.sinh(z.clamp(-14, 14)) * 2 * error[..., None]
         return Reading(intensity, measured, own, seen, error, features)
@@ -305,6 +306,7 @@ class ProfileNet(nn.Module):
         measured = (weight * cells.flux).sum(dim=-1) / total.clamp(min=1e-3)
         seen = cells.cover.mean(dim=-1)
         own = total / cells.cover.sum(dim=-1).clamp(min=1e-3)
+        whole = torch.where(cells.cover > 0.3, weight / cells.cover.clamp(min=0.3), 0.0).amax(dim=-1).clamp(min=1e-3)
         base = torch.asinh(measured / (2 * cells.error))
         rows = torch.cat(
             [far.mean(dim=-1), far.amax(dim=-1), cells.rows, torch.stack([base - cells.z, own], dim=1)], dim=1
@@ -317,7 +319,7 @@ class ProfileNet(nn.Module):
         middle = base + made[..., 0]
         low, high = (F.softplus(made[..., place] - 3.0) for place in (1, 2))
         z = torch.stack([middle - low, middle, middle + high], dim=-1)
-        return (measured, own, seen, x.mean(dim=1)), z, cells.error
+        return (measured, (own / whole).clamp(max=1.0), seen, x.mean(dim=1)), z, cells.error
 
     def _convolved(self, cells: _Cells) -> tuple[Tensor, Tensor]:
         """Return features of cells (B, C/2, R, A) and of pairs of cells (B, C, R, A/2)."""
@@ -350,6 +352,8 @@ class _Cells:
     flux, cover : Tensor, shape (B, R, A)
     z, error : Tensor, shape (B, R)
         Of the median of each annulus.
+    ring : Tensor, shape (B, R)
+        Root of the pixels of a ring one pixel wide.
     flattening : Tensor, shape (B,)
     """
 
@@ -359,6 +363,7 @@ class _Cells:
     cover: Tensor
     z: Tensor
     error: Tensor
+    ring: Tensor
     flattening: Tensor
 
     @classmethod
@@ -390,7 +395,13 @@ class _Cells:
         flat = rows[:, [0, 1, 5, 6], :, None].expand(-1, -1, -1, polar.flux.shape[-1])
         covers = (polar if whole is None else whole).cover[:, 0]
         planes = torch.cat([torch.stack([cells, other[3], polar.cover[:, 0], covers], dim=1), flat], dim=1)
-        return cls(planes, rows, polar.flux[:, 0], polar.cover[:, 0], z, error, polar.flattening)
+        ring = rings(radius, polar.flattening)
+        return cls(planes, rows, polar.flux[:, 0], polar.cover[:, 0], z, error, ring, polar.flattening)
+
+
+def rings(radius: Tensor, flattening: Tensor) -> Tensor:
+    """Return the root of the pixels of rings one pixel wide, shape (B, R): S/N of one over that of a pixel."""
+    return (2 * math.pi * radius * (1 - flattening[:, None])).sqrt()
 
 
 def _scaled(polar: Polar) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -411,7 +422,7 @@ def _summed(polar: Polar, use: Tensor) -> Polar:
     weight = polar.cover * share[..., None, None]
     cover = weight.sum(dim=1) / count[:, None, None]
     flux = (weight * polar.flux).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-3) * count.sqrt()[:, None, None]
-    mean = (polar.inflation * share).sum(dim=1) / count
+    mean = ((polar.inflation * share).sum(dim=1) / count).clamp(min=1.0)
     fwhm = torch.where(use, polar.fwhm, torch.nan).nanmean(dim=1)
     return Polar(
         flux[:, None], cover[:, None], polar.radius, polar.pixels, polar.flattening, fwhm[:, None], mean[:, None]

@@ -29,6 +29,7 @@ from tasks.earth.map_report import Report, describe, verdict
 
 if TYPE_CHECKING:
     from tasks.earth.earthpt_training import TrainedEarthPT
+    from tasks.earth.model_folders import ModelReference
     from tasks.sky.extraction_report import Extracted
 
 _LISTED = 500
@@ -138,6 +139,19 @@ def publish_training(trained: TrainedEarthPT) -> None:
         "| held out | method | mean error, NDVI | median | looks |\n| --- | --- | ---: | ---: | ---: |\n"
         + "\n".join(rows)
         + f"\n\nModel: `{reference.url}`, run: `{trained.run}`\n"
+    )
+    publish_markdown(f"training-{reference.name}", text, f"Training of {reference.name}")
+
+
+def publish_curve(reference: ModelReference, training: dict[str, Any], curve: str, notes: Sequence[str]) -> None:
+    """Show how a training of the sky's models went: loss curve, what it learned from, what it cost."""
+    facts = [*training["facts"], *notes]
+    text = (
+        f"# {reference.name}, version {reference.version}\n\n![loss]({_served(curve)})\n\n"
+        + "".join(f"- {fact}\n" for fact in dict.fromkeys(facts))
+        + f"- {training['steps']:,} updates in {training['minutes']:.1f} minutes on {training['device']}; "
+        f"{training['cost']['cpu_hours']:.3g} CPU-hours, {training['cost']['gpu_hours']:.3g} GPU-hours\n\n"
+        f"Model: `{reference.url}`, run: `{training['run']}`\n"
     )
     publish_markdown(f"training-{reference.name}", text, f"Training of {reference.name}")
 

@@ -60,6 +60,8 @@ def test_the_smoke_test_trains_answers_and_rolls_out_and_is_marked_as_one(capsys
         assert row["tokens_per_second"] > 0
         assert 0 <= row["wait_share"] <= 1
         assert row["mfu"] is None
+    assert set(found["profiles"]) == {"in the device's memory", "from a sky store"}
+    assert min(found["profiles"].values()) > 0
     assert small["answers_per_second"] > 0
     assert small["mapped_per_second"] > 0
     assert published["rollout_per_second"] > 0

@@ -268,6 +268,7 @@ def warm_up() -> None:
     """Import what measuring needs: once in each process, before the clock runs."""
     import tasks.sky.gallery
     import tasks.sky.isophotes
+    import tasks.sky.network_profiles
     import tasks.sky.prepare
     import tasks.sky.qa_plots  # noqa: F401
 
@@ -288,7 +289,7 @@ def measure(method: ProfileMethod, cutout: Cutout, time_limit_s: float) -> tuple
 
 
 def _method_of(request: ExtractionRequest) -> ProfileMethod:
-    weights = Weights(request.warehouse, request.model, request.training_mode)
+    weights = Weights(request.warehouse, request.model, request.training_mode, request.members)
     return open_method(request.method, geometry=request.geometry, weights=weights)
 
 

@@ -70,7 +70,7 @@ class ExtractionRequest:
         One of `tasks.sky.methods.GEOMETRIES`.
     model : str
         ``name/version`` of the weights, of a method that takes some.
-    training_mode : bool
+    training_mode, members : bool, int
         See `tasks.sky.methods.Weights`.
     columns : ColumnNames
         Of the list, that are not to be guessed.
@@ -116,6 +116,7 @@ class ExtractionRequest:
     geometry: str = "free"
     model: str = ""
     training_mode: bool = False
+    members: int = 1
     columns: ColumnNames = field(default_factory=ColumnNames)
     ebv_map: str = ""
     size_pixels: int | None = None

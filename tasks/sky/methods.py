@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from tasks.errors import ConfigurationError, UsageError
 from tasks.sky.profile import ProfileMethod
 
-AUTO = "isophote"
-"""What ``auto`` stands for."""
 METHODS = ("auto", "network", "isophote", "published")
+"""``auto`` is the network, and isophotes where it is unsure."""
+NETWORKS = ("auto", "network")
+DEFAULT_MODEL = "profiles-small"
+"""Shipped weights of the network."""
 GEOMETRIES = ("free", "fixed")
-"""Of isophotes: an ellipse for each radius, or the outer isophotes' one at all radii."""
+"""An ellipse for each radius, or the outer isophotes' one at all radii."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,14 @@ class Weights:
         Name, or ``name/version``; empty where the user names none.
     training_mode : bool
         Of published weights: run as their authors did, see `tasks.sky.published_profiles.PublishedMethod`.
+    members : int
+        Of the network: passes that are put together.
     """
 
     warehouse: str = ""
     model: str = ""
     training_mode: bool = False
+    members: int = 1
 
 
 def open_method(name: str, *, geometry: str = "free", weights: Weights | None = None) -> ProfileMethod:
@@ -57,31 +62,61 @@ def open_method(name: str, *, geometry: str = "free", weights: Weights | None = 
     weights = weights or Weights()
     if geometry not in GEOMETRIES:
         raise UsageError(f"--geometry {geometry}: one of {', '.join(GEOMETRIES)}")
+    if name not in (*METHODS, "photutils"):
+        raise UsageError(f"--method {name}: one of {', '.join(METHODS)}")
+    _refuse_unused(name, weights)
     if name == "published":
         return _open_published(weights)
-    if weights.model or weights.training_mode:
-        raise UsageError(f"--method {name} takes no --model and no --training-mode: say --method published")
-    if name in ("auto", "isophote"):
-        from tasks.sky.isophotes import IsophoteMethod
-
-        return IsophoteMethod(fixed_geometry=geometry == "fixed")
     if name == "photutils":
         from tasks.sky.published_photutils import PhotutilsMethod
 
         return PhotutilsMethod()
-    if name == "network":
-        raise ConfigurationError(f"--method {name}: no weights of this method are there yet; say auto or isophote")
-    raise UsageError(f"--method {name}: one of {', '.join(METHODS)}")
+    from tasks.sky.isophotes import IsophoteMethod
+
+    isophotes = IsophoteMethod(fixed_geometry=geometry == "fixed")
+    if name == "isophote":
+        return isophotes
+    from tasks.sky.network_profiles import open_network
+
+    return open_network(
+        weights.warehouse,
+        weights.model or DEFAULT_MODEL,
+        fixed_geometry=isophotes.fixed_geometry,
+        members=weights.members,
+        fallback=isophotes if name == "auto" else None,
+    )
 
 
-def pin_model(warehouse: str, model: str) -> str:
-    """Return a model as ``name/version``, so that a run takes the same one whenever it goes on.
+def _refuse_unused(name: str, weights: Weights) -> None:
+    """Refuse weights and ways to run them that a method does not take."""
+    if weights.training_mode and name != "published":
+        raise UsageError(f"--method {name} takes no --training-mode: say --method published")
+    if weights.members != 1 and name not in NETWORKS:
+        raise UsageError(f"--method {name} takes no --members: say --method network")
+    if weights.model and name not in (*NETWORKS, "published"):
+        raise UsageError(f"--method {name} takes no --model: say --method network or published")
+
+
+def pin_model(warehouse: str, method: str, model: str) -> str:
+    """Return the model of a method as ``name/version``, so that a run takes the same one whenever it goes on; empty for none.
+
+    Parameters
+    ----------
+    warehouse : str
+        URL.
+    method : str
+        One of `METHODS`.
+    model : str
+        As the user names it; empty for the method's own.
 
     Raises
     ------
     NotFound
         Where the warehouse has no such model.
     """
+    model = model or (DEFAULT_MODEL if method in NETWORKS else "")
+    if not model:
+        return ""
     from storage.location import resolve
     from tasks.earth.model_folders import read_parts
 

@@ -44,10 +44,11 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("more", "message", "code"),
     [
-        (("--method", "network"), "no weights of this method are there yet", 1),
+        (("--method", "network", "--model", "mine"), "no model 'mine'", 1),
+        (("--method", "isophote", "--members", "3"), "--method isophote takes no --members", 2),
         (("--method", "published"), "--method published: name its weights with --model", 1),
         (("--method", "published", "--model", "mine"), "no model 'mine'", 1),
-        (("--model", "mine"), "--method auto takes no --model", 2),
+        (("--method", "isophote", "--model", "mine"), "--method isophote takes no --model", 2),
         (("--method", "guess"), "method", 2),
         (("--time-limit", "0"), "time_limit_s", 2),
         (("--size-arcsec", "30"), "--pixel-scale", 2),

@@ -150,7 +150,7 @@ def test_a_model_is_named_and_of_the_right_kind(warehouse: str) -> None:
 
 
 def test_a_run_pins_the_version(warehouse: str) -> None:
-    pinned = pin_model(warehouse, "mine")
+    pinned = pin_model(warehouse, "published", "mine")
     assert pinned.startswith("mine/")
     assert (Path(warehouse) / "models" / pinned).is_dir()
-    assert pin_model(warehouse, pinned) == pinned
+    assert pin_model(warehouse, "published", pinned) == pinned

@@ -88,5 +88,5 @@ def test_a_run_ends_with_its_last_piece_alone(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_ends_the_training_and_names_the_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="run train-.*not a finite number"):
+    with pytest.raises(ConfigurationError, match=r"run train-.*not a finite number"):
         go(tmp_path, None, points=Points(spoilt=True))
