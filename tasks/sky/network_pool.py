@@ -281,7 +281,9 @@ class PooledProfiles:
         while len(self._held) < there:
             self._held.append(self.pool.shard(len(self._held)))
         rng = np.random.default_rng([self.seed, position])
-        places = np.column_stack([rng.integers(there, size=self.batch), rng.integers(self.pool.galaxies, size=self.batch)])
+        places = np.column_stack(
+            [rng.integers(there, size=self.batch), rng.integers(self.pool.galaxies, size=self.batch)]
+        )
         if self.real is None:
             return gather(self._held[:there], places, rng)
         is_real = rng.random(self.batch) < self.real_share
