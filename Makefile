@@ -56,7 +56,8 @@ weights: $(VENV)/.for-run ## train the weights that are shipped anew (hours on a
 	@$(BIN)/canopus train canopy --backbone earthpt-small --head canopy-distilled --places 24 --steps 300 --name canopy-small \
 	    --warehouse $(WEIGHTS)/warehouse
 	@$(BIN)/canopus train profiles --name profiles-small --warehouse $(WEIGHTS)/warehouse
-	@for name in earthpt-small earthpt-distilled canopy-small canopy-distilled profiles-small; do \
+	@$(BIN)/canopus train features --name galaxy-features-small --warehouse $(WEIGHTS)/warehouse
+	@for name in earthpt-small earthpt-distilled canopy-small canopy-distilled profiles-small galaxy-features-small; do \
 	    $(BIN)/canopus export $$name --layout canopus --out $(WEIGHTS)/$$name --warehouse $(WEIGHTS)/warehouse || exit 1; done
 
 lint: $(VENV)/.for-test ## ruff, mypy, codespell
