@@ -27,32 +27,30 @@ _REACH = 0.12
 _MAD_TO_SIGMA = 1.4826
 
 
-def fit_shapes(pyramid: Pyramid, ellipses: Ellipses, use: Tensor) -> tuple[Tensor, Tensor]:
+def fit_shapes(pyramid: Pyramid, ellipses: Ellipses) -> tuple[Tensor, Tensor]:
     """Return the shape of the isophote at each radius (B, R, 2), and how far its own data say so (B, R), 0 to 1.
 
     Parameters
     ----------
     pyramid : Pyramid
+        Of one band, or of all of them added up.
     ellipses : Ellipses
         Each galaxy's one ellipse; all isophotes keep its centre.
-    use : Tensor of bool, shape (B, K)
-        Bands to add up.
     """
     shapes, trust = ellipses.shape[:, None].expand(-1, RADII, -1), None
     for _ in range(_ROUNDS):
         polar = pyramid.polar(ellipses, shapes=shapes, parts=2)
-        bent, trust = _bent(polar, shapes, use)
+        bent, trust = _bent(polar, shapes)
         smooth = _held_to_neighbours(bent, trust, ellipses.shape, polar.radius)
         shapes = shapes + _DAMPING * (smooth - shapes)
     assert trust is not None
     return shapes, trust
 
 
-def _bent(polar: Polar, shapes: Tensor, use: Tensor) -> tuple[Tensor, Tensor]:
+def _bent(polar: Polar, shapes: Tensor) -> tuple[Tensor, Tensor]:
     """Return shapes with what the second harmonic of the cells changes about them, and the trust in each."""
-    share = polar.cover * use[..., None, None]
-    flux = (share * polar.flux).sum(dim=1) / share.sum(dim=1).clamp(min=1e-3)
-    good = (share.sum(dim=1) > 0.3 * use.sum(dim=1)[:, None, None]).to(flux.dtype)
+    flux = polar.flux[:, 0]
+    good = (polar.cover[:, 0] > 0.3).to(flux.dtype)
     middle = torch.where(good > 0, flux, torch.nan).nanmedian(dim=-1, keepdim=True).values.nan_to_num(0.0)
     apart = (flux - middle).abs()
     spread = _MAD_TO_SIGMA * torch.where(good > 0, apart, torch.nan).nanmedian(dim=-1, keepdim=True).values.nan_to_num(
@@ -76,7 +74,7 @@ def _bent(polar: Polar, shapes: Tensor, use: Tensor) -> tuple[Tensor, Tensor]:
     )
     trust = 1 / (1 + (doubt / _DOUBT).square()) * (count > ANGLES / 2)
     # the middle of a star's image has no shape of its own
-    fwhm = torch.where(use, polar.fwhm, torch.nan).nanmean(dim=1).nan_to_num(4.0)
+    fwhm = polar.fwhm[:, 0].nan_to_num(4.0)
     trust = trust * (polar.radius > torch.maximum(fwhm / 2, torch.full_like(fwhm, 1.5))[:, None])
     return _stretched(shapes, alpha, beta), trust
 

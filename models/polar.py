@@ -23,6 +23,8 @@ _PARTS = 4
 _CUBIC_WITHIN = 8.0
 _CUBIC_ANGLES = 64
 _LEVELS = 6
+_THIN = 4
+"""Of so many pixels one is looked at for the noise of all."""
 _MOST_FLATTENED = 0.92
 _SKY_BLOCKS = 600
 _SKY_CLIP = 2.5
@@ -60,13 +62,16 @@ class Images:
     def of(cls, flux: Tensor, ivar: Tensor, valid: Tensor, *, shape: Tensor, fwhm: Tensor) -> Images:
         """Return images from flux, inverse variance (0 where it is not known) and validity, each (B, K, Y, X)."""
         good = valid & flux.isfinite()
-        known = good & (ivar > 0)
-        has_ivar = known.flatten(2).float().mean(dim=-1) > 0.02 * good.flatten(2).float().mean(dim=-1)
+        thin_ivar, thin_good = (part[..., ::_THIN, ::_THIN].flatten(2) for part in (ivar, good))
+        thin_known = thin_good & (thin_ivar > 0)
+        has_ivar = thin_known.sum(dim=-1) > 0.02 * thin_good.sum(dim=-1)
         # a pixel without inverse variance is a bad one, unless none has any
-        good = torch.where(has_ivar[..., None, None], known, good)
-        thin = ivar[..., ::2, ::2].flatten(2)
-        middle = torch.where(known[..., ::2, ::2].flatten(2), thin, torch.nan).nanmedian(dim=-1).values
-        sigma = torch.where(has_ivar, middle.rsqrt(), _pixel_noise(flux, good)).nan_to_num(1.0).clamp(min=1e-30)
+        good = good & ((ivar > 0) | ~has_ivar[..., None, None])
+        middle = torch.where(thin_known, thin_ivar, torch.nan).nanmedian(dim=-1).values
+        sigma = middle.rsqrt()
+        if not has_ivar.all():
+            sigma = torch.where(has_ivar, sigma, _pixel_noise(flux, good))
+        sigma = sigma.nan_to_num(1.0).clamp(min=1e-30)
         scaled = torch.where(good, flux / sigma[..., None, None], 0.0)
         return cls(scaled, good.to(scaled.dtype), sigma, shape, fwhm)
 
@@ -83,6 +88,16 @@ class Images:
         flux = torch.where(known, mean * factor, 0.0)
         shape = torch.div(self.shape + factor - 1, factor, rounding_mode="floor")
         return Images(flux, known.to(flux.dtype), self.sigma * factor, shape, self.fwhm / factor)
+
+    def summed(self, sky: Sky) -> Images:
+        """Return the bands added up as one, K = 1, sky taken off, in units of the sum's noise."""
+        there = self.weight.flatten(2).amax(dim=-1) > 0
+        count = there.sum(dim=1).clamp(min=1).to(self.flux.dtype)[:, None, None]
+        weight = self.weight.sum(dim=1)
+        flux = (self.flux - sky.level[..., None, None] * self.weight).sum(dim=1) / weight.clamp(min=1e-6) * count.sqrt()
+        fwhm = torch.where(there, self.fwhm, torch.nan).nanmean(dim=1, keepdim=True)
+        one = torch.ones_like(self.sigma[:, :1])
+        return Images(flux[:, None], (weight / count)[:, None], one, self.shape, fwhm)
 
     def to(self, device: torch.device | str) -> Images:
         """Return them on a device."""
@@ -111,6 +126,13 @@ class Sky:
     level: Tensor
     error: Tensor
     inflation: Tensor
+
+    def summed(self, images: Images) -> Sky:
+        """Return the sky of `Images.summed`: none is left, and its noise is as correlated as that of the bands on average."""
+        there = (images.weight.flatten(2).amax(dim=-1) > 0).to(self.level.dtype)
+        mean = (self.inflation * there).sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1)
+        nothing = torch.zeros_like(mean)
+        return Sky(nothing, nothing + self.error.amin(dim=1, keepdim=True), mean.clamp(min=1.0))
 
 
 def measure_sky(images: Images) -> Sky:
@@ -241,24 +263,34 @@ class Pyramid:
     def __init__(self, images: Images, sky: Sky) -> None:
         self.images, self.sky = images, sky
         flux, weight = _padded(images.flux), _padded(images.weight)
+        if bool((weight == weight[:, :1]).all()):
+            # bands that share their masks share the memory and the reading of them
+            weight = weight[:, :1]
+        self.bands = flux.shape[1]
         self.sides, planes = [], []
+        plane = torch.cat([flux, weight], dim=1)
         for level in range(_LEVELS):
             if level:
-                flux, weight = F.avg_pool2d(flux, 2), F.avg_pool2d(weight, 2)
-            self.sides.append(flux.shape[-2:])
-            planes.append(torch.stack([flux, weight], dim=2).flatten(3))
-        self.values = torch.cat(planes, dim=-1)  # (B, K, 2, all pixels of all levels)
+                plane = F.avg_pool2d(plane, 2)
+            self.sides.append(plane.shape[-2:])
+            planes.append(plane.flatten(2))
+        self.values = torch.cat(planes, dim=-1)  # (B, K and masks, all pixels of all levels)
         counts = [rows * columns for rows, columns in self.sides]
         self.starts = [sum(counts[:level]) for level in range(_LEVELS)]
 
     def read(self, x: Tensor, y: Tensor, level: Tensor) -> Tensor:
-        """Return flux times weight, and weight, at places in pixels of the first level; (B, K, 2, places), straight between pixels.
+        """Return flux times weight, and weight, at places in pixels of the first level, straight between pixels.
 
         Parameters
         ----------
         x, y : Tensor, shape (B, places)
         level : Tensor of int64, shape (B, places)
             By how many halvings.
+
+        Returns
+        -------
+        Tensor, shape (B, K + 1 or 2K, places)
+            All bands' flux; then their weights, or the one that they share.
         """
         at = torch.tensor(self.starts, device=x.device)[level]
         rows, columns = torch.tensor(self.sides, device=x.device)[level].unbind(-1)
@@ -271,9 +303,8 @@ class Pyramid:
             share = (1 - (u - column).abs()) * (1 - (v - row).abs())
             inside = (column >= 0) & (row >= 0) & (column < columns) & (row < rows)
             index = at + (row * columns + column).long() * inside
-            part = torch.gather(
-                self.values, 3, index[:, None, None].expand(-1, *self.values.shape[1:3], -1)
-            ) * (share * inside)[:, None, None]  # fmt: skip
+            part = torch.gather(self.values, 2, index[:, None].expand(-1, self.values.shape[1], -1))
+            part = part * (share * inside)[:, None]
             found = part if found is None else found + part
         assert found is not None
         return found
@@ -301,8 +332,9 @@ class Pyramid:
         level = (at * growth.log()[:, None, None] * ratio[..., None] / across).clamp(min=1).log2().floor()
         level = level.clamp(max=_LEVELS - 1).long()[..., None].expand(-1, -1, -1, fine)
         read = self.read(x.flatten(1), y.flatten(1), level.flatten(1))
-        read = read.unflatten(-1, (RADII, across, ANGLES, parts)).mean(dim=(-3, -1))  # (B, K, 2, R, A)
-        flux, cover = read[:, :, 0] / read[:, :, 1].clamp(min=1e-6), read[:, :, 1]
+        read = read.unflatten(-1, (RADII, across, ANGLES, parts)).mean(dim=(-3, -1))  # (B, K + masks, R, A)
+        cover = read[:, self.bands :].expand(-1, self.bands, -1, -1)
+        flux = read[:, : self.bands] / cover.clamp(min=1e-6)
         flux = self._with_cubic(flux, cover, ellipses.centre, shapes, radius)
         area = math.pi * radius.square() * (growth - 1 / growth)[:, None] * ratio
         flux = torch.where(cover > 1e-3, flux - self.sky.level[..., None, None], 0.0)

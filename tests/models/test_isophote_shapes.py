@@ -39,7 +39,7 @@ def fitted(flux: Tensor, start: tuple[float, float] = (0.0, 0.0)) -> tuple[Tenso
     nothing = torch.zeros(1, 1)
     pyramid = Pyramid(images, Sky(nothing, nothing + 0.01, nothing + 1))
     ellipses = Ellipses(torch.tensor([[MIDDLE, MIDDLE]]), torch.tensor([start]))
-    shapes, trust = fit_shapes(pyramid, ellipses, torch.ones(1, 1, dtype=torch.bool))
+    shapes, trust = fit_shapes(pyramid, ellipses)
     return pyramid.polar(ellipses).radius[0], shapes[0], trust[0]
 
 
