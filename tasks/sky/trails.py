@@ -28,6 +28,7 @@ _LARGEST = 160
 """Pixels a side at which a trail is looked for; a longer one shows on coarser pixels as well."""
 _SMOOTH_ARCSEC = 12.0
 _ABOUT_ARCSEC = 2.5
+_BESIDE_ARCSEC = 4.0
 _SHRUNK = 1.0
 _CUT = (-3.0, 6.0)
 _ABSENT = 1e9
@@ -39,13 +40,18 @@ _LEAST_CHORD_SHARE = 0.35
 _LEAST_CHORD = 16
 _TRIM = 0.25
 _FILLED_PARTS = 0.75
-_EVEN = 0.5
-"""Brightness that three quarters of a trail's parts have, over what a quarter has, at the least."""
+_FAINTEST = 0.8
+"""Brightness of a trail over its sides, in units of the noise of a pixel of the search, at the least."""
+_EVEN = 0.65
+"""Brightness that two thirds of a trail's parts have, over what one third has, at the least."""
 _FEWEST_PARTS = 4
 _SHOWN = 2.5
 """Brightness of a line in another band, in units of noise, over what is left of it in its own, from which it is no trail."""
 _REACH_ARCSEC = 8.0
-_TAIL = 0.02
+_FAINT = 0.1
+"""Light of a trail, in units of the noise of a pixel of the search, that may be left beside its mask."""
+_PROFILE_STEP = 0.5
+_FWHM_TO_SIGMA = 2.3548
 _LEAST_HALF_WIDTH_ARCSEC = 1.0
 _MARGIN_ARCSEC = 0.5
 
@@ -90,18 +96,19 @@ def find_trails(cutout: Cutout, *, sigma: float = DETECTION_SIGMA) -> tuple[Trai
         By how much one stands out, at the least.
     """
     step = max(1, round(_WORKING_SCALE_ARCSEC / cutout.pixel_scale_arcsec), math.ceil(max(cutout.shape) / _LARGEST))
-    seen, found = cutout.valid.copy(), []
+    bands, found = _search_planes(cutout, step), []
     for _ in range(MOST_LINES):
-        bands = _search_planes(replace(cutout, valid=seen), step)
         lines = [line for band, working in enumerate(bands) if (line := _brightest(band, working, sigma)) is not None]
         if not lines:
             break
         line = max(lines, key=lambda line: line.significance)
+        own = bands[line.band]
         others = [other for number, other in enumerate(bands) if number != line.band]
-        if _is_even(bands[line.band], line) and not any(_shows(other, bands[line.band], line) for other in others):
+        if _is_even(own, line) and not any(_shows(other, own, line) for other in others):
             found.append(line)
-        # the next ones are looked for without it, in the other bands too, which are measured against this one
-        seen[line.band] &= ~line.mask(cutout.shape)
+            # beside it the other bands, which are measured against this one, may show its counterpart
+            bands = [other.without(line, beside_arcsec=_BESIDE_ARCSEC) for other in bands]
+        bands[line.band] = own.without(line)
     return tuple(sorted(found, key=lambda trail: (trail.band, -trail.significance)))
 
 
@@ -140,6 +147,12 @@ class _Working:
     step: int
     shape: tuple[int, int]
     scale_arcsec: float
+
+    def without(self, trail: Trail, *, beside_arcsec: float = 0.0) -> _Working:
+        """Return the band in which nothing is looked for where a line lies, and beside it."""
+        apart = np.abs(across(self.values.shape, math.radians(trail.angle_deg)) - self.to_working(trail))
+        hidden = apart <= trail.half_width_pixels / self.step + 1 + beside_arcsec / self.scale_arcsec
+        return replace(self, values=np.where(hidden, np.nan, self.values))
 
     def to_working(self, trail: Trail) -> float:
         """Return where a trail lies at the scale of the search."""
@@ -338,31 +351,34 @@ def _half_width(working: _Working, angle: float, offset: float) -> float:
     reach = math.ceil(math.hypot(*working.values.shape) / 2)
     along = np.arange(-reach, reach + 1, dtype=float)[None, :]
     far = max(3, round(_REACH_ARCSEC / working.scale_arcsec))
-    distance = np.arange(-far, far + 0.25, 0.5)
+    distance = np.arange(-far, far + _PROFILE_STEP / 2, _PROFILE_STEP)
     sampled = _sample(working.whole, angle, offset + distance[:, None], along)
     known = np.isfinite(sampled).any(axis=1)
     profile = np.full(distance.size, np.nan)
     profile[known] = np.nanmedian(sampled[known], axis=1)
     outside = np.abs(distance) > 0.6 * far
     level = float(np.nanmedian(profile[outside])) if np.isfinite(profile[outside]).any() else 0.0
-    count = max(int(np.isfinite(sampled).sum(axis=1).max()), 1)
-    faintest = max(2.0 / math.sqrt(count), _TAIL * float(np.nanmax(profile) - level))
-    shows = np.nan_to_num(profile - level) > faintest
-    middle = distance.size // 2
-    right = int(np.argmin(np.append(shows[middle:], False)))
-    left = int(np.argmin(np.append(shows[: middle + 1][::-1], False)))
-    half = 0.5 * max(left, right) * working.scale_arcsec
+    light = np.nan_to_num(profile - level)
+    peak, middle = float(light.max()), int(light.argmax())
+    wide = np.flatnonzero(light[: middle + 1] < peak / 2), np.flatnonzero(light[middle:] < peak / 2)
+    left = middle - wide[0][-1] if wide[0].size else far
+    right = wide[1][0] if wide[1].size else far
+    width = _PROFILE_STEP * float(left + right)
+    # a Gaussian of that full width at half maximum, out to where it is lost in the noise
+    tail = width / _FWHM_TO_SIGMA * math.sqrt(2 * math.log(max(peak / _FAINT, 2.0)))
+    half = (abs(float(distance[middle])) + min(tail, far)) * working.scale_arcsec
     arcsec = max(half, _LEAST_HALF_WIDTH_ARCSEC) + _MARGIN_ARCSEC
     return arcsec / (working.scale_arcsec / working.step)
 
 
 def _is_even(working: _Working, trail: Trail) -> bool:
-    """Return whether the light of a line is as bright from end to end, as a trail's is and a galaxy's is not."""
+    """Return whether a line is seen in single parts of it and as bright from end to end, as a trail is and a galaxy is not."""
     parts = _parts_along(working.whole, working, trail)
     if parts.size < _FEWEST_PARTS:
         return False
-    low, high = np.quantile(parts, [1 - _FILLED_PARTS, _FILLED_PARTS])
-    return bool(low > _EVEN * high)
+    # the bright middle of a galaxy may spoil up to a third of the parts
+    low, middle, high = np.quantile(parts, [1 / 3, 1 / 2, 2 / 3])
+    return bool(middle > _FAINTEST and low > _EVEN * high)
 
 
 def _shows(other: _Working, working: _Working, trail: Trail) -> bool:
