@@ -25,6 +25,7 @@ KEPT_CONDITIONS = 1024
 """Conditions of training galaxies that a model keeps."""
 _CLOSEST, _FARTHEST = 0.001, 0.999
 _MOST_DETAIL = 4.0
+_EVEN_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class DiffusionConfig:
     sigma_min, sigma_max : float
         Noise levels that it knows; at the highest nothing of an image is left.
     level_centre, level_spread : float
-        Mean and standard deviation of the logarithm of the noise levels that are trained.
+        Mean and standard deviation of the logarithm of four in five of the noise levels that are trained; the others lie evenly.
     conditions : tuple of str
         Quantities that may be asked for, e.g. magnitude, colour, size, redshift.
     condition_centre, condition_spread : tuple of float
@@ -180,12 +181,18 @@ class GalaxyDiffusion(nn.Module):
         return found
 
     def draw_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return noise levels to train at, shape (count,), on the generator's device: log-normal, spread evenly over its quantiles."""
+        """Return noise levels to train at, shape (count,), on the generator's device, spread evenly over their quantiles.
+
+        Most are log-normal, and some even in the logarithm: the brightness of an image is decided at levels so high that a
+        log-normal all but leaves them out.
+        """
         device, config = generator.device, self.config
         order = torch.randperm(count, generator=generator, device=device)
         place = (order + torch.rand(count, generator=generator, device=device)) / count
-        normal = torch.special.ndtri(place.clamp(_CLOSEST, _FARTHEST))
-        return torch.exp(config.level_centre + config.level_spread * normal).clamp(config.sigma_min, config.sigma_max)
+        even = config.sigma_min * (config.sigma_max / config.sigma_min) ** (place / _EVEN_SHARE)
+        normal = torch.special.ndtri(((place - _EVEN_SHARE) / (1 - _EVEN_SHARE)).clamp(_CLOSEST, _FARTHEST))
+        most = torch.exp(config.level_centre + config.level_spread * normal)
+        return torch.where(place < _EVEN_SHARE, even, most).clamp(config.sigma_min, config.sigma_max)
 
     def to_scaled(self, flux: Tensor) -> Tensor:
         """Return the network's numbers: (..., band, y, x), nanomaggies per pixel of `pixel_scale_arcsec` -> the same shape."""
