@@ -1070,7 +1070,7 @@ def import_weights(
     file: Annotated[Path, typer.Argument(help="Checkpoint as its authors distribute it.")],
     *,
     layout: Annotated[
-        str | None, typer.Option(help="Whose: earthpt or pix2prof; by default what the file's keys tell.")
+        str | None, typer.Option(help="Whose: earthpt, pix2prof or ddpm; by default what the file's keys tell.")
     ] = None,
     name: Annotated[str, typer.Option(help="Of the model.")],
     warehouse: Warehouse = "./warehouse",
@@ -1097,7 +1097,7 @@ def export(
     name: Annotated[str, typer.Argument(help="Model: name, or name/version.")],
     *,
     layout: Annotated[
-        str, typer.Option(help="canopus (a folder), or a published one: earthpt, pix2prof (a file).")
+        str, typer.Option(help="canopus (a folder), or a published one: earthpt, pix2prof, ddpm (a file).")
     ] = "canopus",
     out: Annotated[Path, typer.Option(help="File or folder to write.")],
     warehouse: Warehouse = "./warehouse",
