@@ -68,7 +68,7 @@ def test_the_flow_trains_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     sizes = {"galaxies": 64, "pixels": 16, "pixel_scale": 1.0, "batch": 16, "samples": 96, "network": network}
     steps = {"checkpoint_every": 2, "log_every": 1, "warmup_steps": 2, "device": "cpu"}
     first, second = (
-        train_diffusion_model(make_config(TrainDiffusionConfig, given), return_state=True).data
+        train_diffusion_model(make_config(TrainDiffusionConfig, given), return_state=True).result()
         for given in ({"warehouse": str(tmp_path), **sizes, **steps, "minutes": minutes} for minutes in (1e-4, 10))
     )
     assert first.counts["updates"] < 6
