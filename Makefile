@@ -57,7 +57,9 @@ weights: $(VENV)/.for-run ## train the weights that are shipped anew (hours on a
 	    --warehouse $(WEIGHTS)/warehouse
 	@$(BIN)/canopus train profiles --name profiles-small --warehouse $(WEIGHTS)/warehouse
 	@$(BIN)/canopus train features --name galaxy-features-small --warehouse $(WEIGHTS)/warehouse
-	@for name in earthpt-small earthpt-distilled canopy-small canopy-distilled profiles-small galaxy-features-small; do \
+	@$(BIN)/canopus train diffusion --name galaxy-diffusion-small --warehouse $(WEIGHTS)/warehouse
+	@for name in earthpt-small earthpt-distilled canopy-small canopy-distilled profiles-small galaxy-features-small \
+	    galaxy-diffusion-small; do \
 	    $(BIN)/canopus export $$name --layout canopus --out $(WEIGHTS)/$$name --warehouse $(WEIGHTS)/warehouse || exit 1; done
 
 lint: $(VENV)/.for-test ## ruff, mypy, codespell
