@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -81,6 +82,7 @@ def published(cutout: Cutout) -> None:
 _PUBLISHED = Pix2Prof(Pix2ProfConfig()).eval()
 
 
+@pytest.mark.slow
 def test_profiles_by_the_network(benchmark: BenchmarkFixture, full_size: bool, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     processes, count, few = (os.cpu_count() or 1, 512, 6) if full_size else (1, 4, 1)

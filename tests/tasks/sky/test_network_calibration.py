@@ -49,6 +49,7 @@ def test_the_usual_is_not_strange_and_what_lies_far_off_is(calibrated: tuple[Pro
     assert float(model.strangeness(usual + 30 * spread)) > float(model.strange_from)
 
 
+@pytest.mark.slow
 def test_the_scale_does_not_depend_on_the_one_before() -> None:
     first, second = shipped(), shipped()
     second.calibration.fill_(7.0)
