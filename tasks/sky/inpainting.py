@@ -181,7 +181,7 @@ def inpaint(
     with torch.inference_mode():
         drawn = draw_unknown(denoiser, clean, fixed, levels, rule=rule, generator=generator, on_step=on_step)
         level = rule.smoothing * noise_of(clean.cpu().numpy(), share >= _LEAST_KNOWN)
-        smooth = _smoothed(denoiser, drawn, level, generator=generator)
+        smooth = _smoothed(model, denoiser, drawn, level, generator=generator)
         estimates = model.to_flux(smooth).cpu().numpy().astype(np.float64)
     rng = np.random.default_rng(rule.seed)
     reach = max(_LEAST_REACH, round(_REACH_MODEL_PIXELS * grids.ratio))
@@ -305,12 +305,26 @@ def _grids(config: ModelConfig, cutout: Cutout) -> PixelGrids:
     )
 
 
-def _smoothed(denoiser: Denoiser, drawn: Tensor, level: float, *, generator: torch.Generator) -> Tensor:
-    """Return images without noise as far as it lies below a level: what the denoiser makes of them at that level."""
+def _smoothed(
+    model: GalaxyModel, denoiser: Denoiser, drawn: Tensor, level: float, *, generator: torch.Generator
+) -> Tensor:
+    """Return images without noise as far as it lies below a level: what the denoiser makes of them at that level.
+
+    Where an image is so bright that the scale is compressed, noise lies lower on it, and structure would go with it: there
+    images stay as they are.
+    """
     if level == 0:
         return drawn
     noisy = drawn + level * _normal_like(drawn, generator)
-    return denoiser(noisy, drawn.new_full((len(drawn),), level), None)
+    smooth = denoiser(noisy, drawn.new_full((len(drawn),), level), None)
+    share = (_slope(model, torch.zeros_like(smooth)) / _slope(model, smooth)).square().clamp(max=1.0)
+    return torch.lerp(drawn, smooth, share.nan_to_num(1.0))
+
+
+def _slope(model: GalaxyModel, scaled: Tensor) -> Tensor:
+    """Return how much flux a step on the model's scale is."""
+    step = 1e-2
+    return model.to_flux(scaled + step) - model.to_flux(scaled - step)
 
 
 def _fill_band(

@@ -48,7 +48,7 @@ _FEWEST_PARTS = 4
 _SHOWN = 2.5
 """Brightness of a line in another band, in units of noise, over what is left of it in its own, from which it is no trail."""
 _REACH_ARCSEC = 8.0
-_FAINT = 0.1
+_FAINT = 0.2
 """Light of a trail, in units of the noise of a pixel of the search, that may be left beside its mask."""
 _PROFILE_STEP = 0.5
 _FWHM_TO_SIGMA = 2.3548
