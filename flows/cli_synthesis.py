@@ -44,10 +44,10 @@ def register(app: typer.Typer) -> None:
         "canopus inpaint *.fits --mask survey,missing --mask-bits 5,6,7 --draws 32 --out filled"
     )(inpaint)
     app.command(
-        epilog="Example: canopus transfer drawing.png --strength 0.45 --magnitude 16 --out galaxies; "
+        epilog="Example: canopus transfer drawing.png --strength 0.35 --magnitude 16 --out galaxies; "
         "canopus transfer image.fits --strength 0.3 --out galaxies"
     )(transfer)
-    app.command(epilog="Example: canopus interpolate one.fits other.fits --frames 9 --strength 0.6 --out between")(
+    app.command(epilog="Example: canopus interpolate one.fits other.fits --frames 9 --strength 0.4 --out between")(
         interpolate
     )
 
@@ -164,7 +164,7 @@ def transfer(
     images: Annotated[list[Path], typer.Argument(help="FITS files, or pictures (PNG, JPEG).")],
     *,
     out: Out,
-    strength: Annotated[float, typer.Option(help="0 leaves the image, 1 leaves nothing of it.")] = 0.5,
+    strength: Annotated[float, typer.Option(help="0 leaves the image, 1 leaves nothing of it.")] = 0.35,
     model: Model = None,
     warehouse: Warehouse = "./warehouse",
     magnitude: Magnitude = 16.5,
@@ -207,7 +207,7 @@ def interpolate(
     *,
     out: Out,
     frames: Annotated[int, typer.Option(help="How many, the ends among them.")] = 7,
-    strength: Annotated[float, typer.Option(help="Above 0, at most 1: the higher, the more the model says.")] = 0.6,
+    strength: Annotated[float, typer.Option(help="Above 0, at most 1: the higher, the more the model says.")] = 0.4,
     mixing: Annotated[
         str, typer.Option(help="Of the noise: spherical, or linear as published.", rich_help_panel=_HOW)
     ] = "spherical",

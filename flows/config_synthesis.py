@@ -88,7 +88,7 @@ class TransferConfig(SamplingSettings, ReadingSettings):
     out: str = Field(description="folder of the results")
     warehouse: Warehouse = "./warehouse"
     model: Model = SHIPPED_MODEL
-    strength: Strength = 0.5
+    strength: Strength = 0.35
     magnitude: float = Field(16.5, description="of pictures: total AB magnitude in the middle band")
     flux_tolerance: float = Field(0.05, gt=0, description="by what share the total flux of a band may change")
     seed: int = Field(0, ge=0)
@@ -104,7 +104,7 @@ class InterpolateConfig(SamplingSettings, ReadingSettings):
     warehouse: Warehouse = "./warehouse"
     model: Model = SHIPPED_MODEL
     frames: int = Field(7, ge=2, description="the ends among them")
-    strength: float = Field(0.6, gt=0, le=1, description="the higher, the more the model says")
+    strength: float = Field(0.4, gt=0, le=1, description="the higher, the more the model says")
     mixing: Literal["spherical", "linear"] = Field("spherical", description="of the noise; linear as published")
     magnitude: float = Field(16.5, description="of pictures: total AB magnitude in the middle band")
     seed: int = Field(0, ge=0)

@@ -367,4 +367,5 @@ def finish_generation(request: GenerateRequest, run: Run, *, made: int) -> Gener
 def _title(cutout: Cutout) -> str:
     index = cutout.object_id.rpartition("-")[2]
     asked = next((note.removeprefix("asked: ") for note in cutout.notes if note.startswith("asked: ")), "")
-    return f"{int(index)}  {asked}".strip()
+    name, _, value = asked.partition(", ")[0].partition(" ")
+    return f"{int(index)}  {name} {float(value):.3g}" if value else str(int(index))

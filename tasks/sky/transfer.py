@@ -41,7 +41,7 @@ class TransferRule:
         Of the noise.
     """
 
-    strength: float = 0.5
+    strength: float = 0.35
     sampling: SamplingRule = field(default_factory=SamplingRule)
     flux_tolerance: float = 0.05
     seed: int = 0
@@ -102,7 +102,7 @@ def interpolate(
     last: NDArray[np.float64],
     *,
     frames: int = 7,
-    strength: float = 0.6,
+    strength: float = 0.4,
     mixing: Mixing = "spherical",
     sampling: SamplingRule | None = None,
     seed: int = 0,

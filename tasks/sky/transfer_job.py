@@ -124,7 +124,7 @@ class InterpolateRequest:
     out: str
     weights: Weights
     frames: int = 7
-    strength: float = 0.6
+    strength: float = 0.4
     mixing: Mixing = "spherical"
     sampling: SamplingRule = field(default_factory=SamplingRule)
     seed: int = 0
