@@ -226,7 +226,7 @@ def main() -> None:
             if asked.out:
                 asked.out.mkdir(parents=True, exist_ok=True)
                 (asked.out / f"{name}-{asked.bands}-{number}.png").write_bytes(comparison(filled))
-    names = [key for key in rows[0] if key not in ("image", "bit_for_bit", "seconds")]
+    names = dict.fromkeys(key for row in rows for key in row if key not in ("image", "bit_for_bit", "seconds"))
     means = {key: round(float(np.nanmean([row.get(key, np.nan) for row in rows])), 4) for key in names}
     worst = {key: round(max(row[key] for row in rows), 4) for key in names if "_mag_" in key}
     total = len(asked.images) * asked.trails
