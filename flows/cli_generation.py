@@ -64,9 +64,10 @@ def evaluate_generation(
 ) -> None:
     """Score generated galaxies against real ones, every metric beside its floor: real against real."""
     from tasks.sky.diffusion_jobs import SamplingRule
-    from tasks.sky.generation_evaluation import GenerationRequest, describe_generation
+    from tasks.sky.generation_evaluation import GenerationRequest
     from tasks.sky.generation_evaluation import evaluate_generation as evaluate
     from tasks.sky.generation_sampling import sampling
+    from tasks.sky.generation_scores import describe_generation
     from tasks.sky.methods import require_sky_extra
 
     require_sky_extra()

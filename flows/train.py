@@ -16,12 +16,13 @@ from models.earthpt import EarthPTConfig
 from models.training import TrainConfig
 from storage.location import resolve
 from tasks.earth.canopy_training import CURVE, CanopyRequest, HeadChoice, LabelledArea, TrainedCanopy
-from tasks.earth.earthpt_training import EarthPTRequest, TrainedEarthPT, train_earthpt
+from tasks.earth.earthpt_training import EarthPTRequest, train_earthpt
 from tasks.earth.forecast_evaluation import parse_holdout
 from tasks.earth.grid import read_area
 from tasks.earth.label_report import TileSplit
 from tasks.earth.training import FloorRequest, Split, TrainedModel
 from tasks.earth.training_data import AreaChoice, DataChoice
+from tasks.earth.training_run import Trained
 from tasks.train import train_canopy_task, train_earthpt_task, train_floor_task
 
 ENDLESS = 10**9
@@ -223,7 +224,7 @@ def _area_choice(config: TrainEarthPTConfig) -> AreaChoice:
     )
 
 
-def summarise_training(trained: TrainedEarthPT) -> Summary:
+def summarise_training(trained: Trained) -> Summary:
     """Return what the command line prints."""
     details: dict[str, Any] = {"model": trained.reference.url, "run": trained.run, "curve": trained.curve}
     for kind, scores in trained.metrics["held_out"].items():

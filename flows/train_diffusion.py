@@ -12,8 +12,9 @@ from flows.runtime import Summary
 from models.diffusion import DiffusionConfig
 from models.training import TrainConfig
 from storage.location import resolve
+from tasks.earth.training_run import Trained
 from tasks.sky.cutout_pool import StoreChoice
-from tasks.sky.diffusion_training import DiffusionRequest, TrainedDiffusion
+from tasks.sky.diffusion_training import DiffusionRequest
 from tasks.sky.galaxy_pool import PoolChoice
 from tasks.train_diffusion import train_diffusion_task
 
@@ -70,7 +71,7 @@ def _data(config: TrainDiffusionConfig) -> PoolChoice | StoreChoice:
     )
 
 
-def summarise(trained: TrainedDiffusion) -> Summary:
+def summarise(trained: Trained) -> Summary:
     """Return what the command line prints."""
     errors = ", ".join(f"{level}: {error:.3f}" for level, error in trained.metrics["held_out_error"].items())
     details = {

@@ -12,7 +12,8 @@ from flows.runtime import Summary
 from models.profile_network import ProfileNetConfig
 from models.training import TrainConfig
 from storage.location import resolve
-from tasks.sky.network_training import ProfileNetRequest, TrainedProfileNet
+from tasks.earth.training_run import Trained
+from tasks.sky.network_training import ProfileNetRequest
 from tasks.train_profiles import train_profiles_task
 
 
@@ -56,7 +57,7 @@ def to_request(config: TrainProfilesConfig) -> ProfileNetRequest:
     )
 
 
-def summarise(trained: TrainedProfileNet) -> Summary:
+def summarise(trained: Trained) -> Summary:
     """Return what the command line prints."""
     metrics = trained.metrics
     return Summary(

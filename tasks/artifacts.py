@@ -28,8 +28,8 @@ from tasks.earth.ingest import SceneRow
 from tasks.earth.map_report import Report, describe, verdict
 
 if TYPE_CHECKING:
-    from tasks.earth.earthpt_training import TrainedEarthPT
     from tasks.earth.model_folders import ModelReference
+    from tasks.earth.training_run import Trained
     from tasks.sky.extraction_report import Extracted
 
 _LISTED = 500
@@ -120,7 +120,7 @@ def publish_accuracy(model: str, metrics: dict[str, Any]) -> None:
     publish_table(f"accuracy-{model}", rows, f"Accuracy of {model}: {metrics['evaluation']}")
 
 
-def publish_training(trained: TrainedEarthPT) -> None:
+def publish_training(trained: Trained) -> None:
     """Show how a training went: loss curve, scores beside the floors, what it cost."""
     reference, training = trained.reference, trained.training
     rows = [

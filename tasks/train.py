@@ -7,8 +7,9 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.artifacts import ProgressArtifact, publish_accuracy, publish_training
 from tasks.earth.canopy_training import CanopyRequest, TrainedCanopy, train_canopy
-from tasks.earth.earthpt_training import EarthPTRequest, TrainedEarthPT, train_earthpt
+from tasks.earth.earthpt_training import EarthPTRequest, train_earthpt
 from tasks.earth.training import FloorRequest, TrainedModel, train_floor
+from tasks.earth.training_run import Trained
 
 
 @task(name="train floor", cache_policy=NO_CACHE, persist_result=False)
@@ -30,7 +31,7 @@ def train_canopy_task(request: CanopyRequest) -> TrainedCanopy:
 
 
 @task(name="train EarthPT", cache_policy=NO_CACHE, persist_result=False)
-def train_earthpt_task(request: EarthPTRequest) -> TrainedEarthPT:
+def train_earthpt_task(request: EarthPTRequest) -> Trained:
     """Pack what is not packed yet, train, and publish loss curve and scores."""
     with ProgressArtifact("train", request.name) as progress:
         trained = train_earthpt(request, progress)

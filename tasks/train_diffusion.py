@@ -6,11 +6,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.artifacts import ProgressArtifact, publish_markdown
-from tasks.sky.diffusion_training import DiffusionRequest, TrainedDiffusion, train_diffusion
+from tasks.earth.training_run import Trained
+from tasks.sky.diffusion_training import DiffusionRequest, train_diffusion
 
 
 @task(name="train diffusion", cache_policy=NO_CACHE, persist_result=False)
-def train_diffusion_task(request: DiffusionRequest) -> TrainedDiffusion:
+def train_diffusion_task(request: DiffusionRequest) -> Trained:
     """Draw the galaxies that are not there yet, train, and publish scores and cost."""
     with ProgressArtifact("train", request.name) as progress:
         trained = train_diffusion(request, progress)
@@ -18,7 +19,7 @@ def train_diffusion_task(request: DiffusionRequest) -> TrainedDiffusion:
     return trained
 
 
-def _in_words(trained: TrainedDiffusion) -> str:
+def _in_words(trained: Trained) -> str:
     reference, training = trained.reference, trained.training
     errors = trained.metrics["held_out_error"]
     rows = [f"| {level} | {error:.4f} |" for level, error in errors.items()]

@@ -40,6 +40,8 @@ from tasks.earth.training_run import (
     SUMMARY,
     MetricsLog,
     Sums,
+    Trained,
+    as_it_was,
     find_or_start,
     finished,
     in_words,
@@ -102,33 +104,7 @@ class EarthPTRequest:
         return content
 
 
-@dataclass(frozen=True)
-class TrainedEarthPT:
-    """A saved model, and how it came to be.
-
-    Parameters
-    ----------
-    reference : ModelReference
-        Which one it is.
-    run : str
-        Id of the training's run.
-    metrics, training : dict
-        As they stand beside the weights.
-    curve : str
-        URL of the loss curve.
-    notes : tuple of str
-        What the user should know.
-    """
-
-    reference: ModelReference
-    run: str
-    metrics: dict[str, Any]
-    training: dict[str, Any]
-    curve: str
-    notes: tuple[str, ...] = ()
-
-
-def train_earthpt(request: EarthPTRequest, on_progress: Progress | None = None) -> TrainedEarthPT:
+def train_earthpt(request: EarthPTRequest, on_progress: Progress | None = None) -> Trained:
     """Train EarthPT, or go on where an interrupted training of the same request stopped; save and return it.
 
     Raises
@@ -143,7 +119,7 @@ def train_earthpt(request: EarthPTRequest, on_progress: Progress | None = None) 
         return _train(request, crew, on_progress)
 
 
-def _train(request: EarthPTRequest, crew: Team, on_progress: Progress | None) -> TrainedEarthPT:
+def _train(request: EarthPTRequest, crew: Team, on_progress: Progress | None) -> Trained:
     root = resolve(request.warehouse)
     start, teacher = (_opened(root, name) for name in (request.start, request.teacher))
     config = _config(request, start)
@@ -152,7 +128,7 @@ def _train(request: EarthPTRequest, crew: Team, on_progress: Progress | None) ->
     subject = Subject(request.train, KIND, asdict(config), _decisive(request, crew, data, start, teacher))
     done = None if request.fresh else crew.shared(finished(root, request.name, subject) if crew.leads else None)
     if done is not None:
-        return _as_it_was(root, request.name, *done)
+        return as_it_was(root, request.name, *done)
     run = crew.shared(
         find_or_start(root, request.name, subject, request.to_json(), fresh=request.fresh) if crew.leads else None
     )
@@ -206,13 +182,6 @@ def _decisive(
         "patience": request.patience,
         "processes": crew.size,
     }
-
-
-def _as_it_was(root: Location, name: str, run: Run, summary: dict[str, Any]) -> TrainedEarthPT:
-    reference = ModelReference(**summary["reference"])
-    found = load_network(root, name, reference.version)
-    note = f"run {run.id} was asked the same and is done; --fresh trains anew"
-    return TrainedEarthPT(reference, run.id, found.metrics, found.training, str(run.location / CURVE), (note,))
 
 
 @dataclass
@@ -381,7 +350,7 @@ class _Training:
         )
         self.on_progress(self.request.name, done, total, words)
 
-    def finish(self, root: Location, start: LoadedNetwork | None, teacher: LoadedNetwork | None) -> TrainedEarthPT:
+    def finish(self, root: Location, start: LoadedNetwork | None, teacher: LoadedNetwork | None) -> Trained:
         """Choose the weights, calibrate, score and save them; close the run."""
         model = self._model_of(self._weights(start)).to("cpu").eval()
         for held in reversed(self.data.held_out):
@@ -404,7 +373,7 @@ class _Training:
         self.run.location.write_bytes(CURVE, draw_loss(self.log.lines, title=title))
         summary = {**training, "reference": asdict(reference)}
         self.run.location.write_bytes(SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
-        return TrainedEarthPT(
+        return Trained(
             reference, self.run.id, metrics, training, str(self.run.location / CURVE), (*self.notes, self._chosen())
         )
 

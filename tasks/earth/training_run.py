@@ -17,11 +17,39 @@ from models.training import StepReport
 from storage.errors import NotFound
 from storage.location import Location
 from storage.manifest import Run, content_hash, start_run
+from tasks.earth.model_files import load_network
+from tasks.earth.model_folders import ModelReference
 from tasks.errors import ConfigurationError
 
 KIND = "train"
 METRICS, SUMMARY, CURVE, CHECKPOINTS = "metrics.jsonl", "training.json", "loss.png", "checkpoints"
 _FLUSH_S = 15.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A saved model, and how it came to be.
+
+    Parameters
+    ----------
+    reference : ModelReference
+        Which one it is.
+    run : str
+        Id of the training's run.
+    metrics, training : dict
+        As they stand beside the weights.
+    curve : str
+        URL of the loss curve.
+    notes : tuple of str
+        What the user should know.
+    """
+
+    reference: ModelReference
+    run: str
+    metrics: dict[str, Any]
+    training: dict[str, Any]
+    curve: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -167,6 +195,14 @@ def finished(root: Location, name: str, subject: Subject) -> tuple[Run, dict[str
         if run.location.exists(SUMMARY):
             return run, json.loads(run.location.read_bytes(SUMMARY))
     return None
+
+
+def as_it_was(root: Location, name: str, run: Run, summary: Mapping[str, Any]) -> Trained:
+    """Return what a training gave that has ended, from what `finished` found."""
+    reference = ModelReference(**summary["reference"])
+    found = load_network(root, name, reference.version)
+    note = f"run {run.id} was asked the same and is done; --fresh trains anew"
+    return Trained(reference, run.id, found.metrics, found.training, str(run.location / CURVE), (note,))
 
 
 def _asked_the_same(root: Location, name: str, subject: Subject) -> Iterator[Run]:

@@ -20,11 +20,10 @@ from models.diffusion import DiffusionConfig, GalaxyDiffusion
 from models.training import TrainConfig
 from storage.location import Location, resolve
 from storage.locks import hold
-from storage.manifest import Run
-from tasks.earth.model_files import load_network, save_network
-from tasks.earth.model_folders import ModelReference, require_name
+from tasks.earth.model_files import save_network
+from tasks.earth.model_folders import require_name
 from tasks.earth.processes import team
-from tasks.earth.training_run import CURVE, find_or_start, finished
+from tasks.earth.training_run import Trained, as_it_was, find_or_start, finished
 from tasks.sky.cutout_pool import StoreChoice, read_cutouts
 from tasks.sky.diffusion_data import GalaxyBatches, kept_conditions, measure_config
 from tasks.sky.galaxy_pool import Pool, PoolChoice, Progress, open_pool
@@ -87,33 +86,7 @@ class DiffusionRequest:
         return content
 
 
-@dataclass(frozen=True)
-class TrainedDiffusion:
-    """A saved model, and how it came to be.
-
-    Parameters
-    ----------
-    reference : ModelReference
-        Which one it is.
-    run : str
-        Id of the training's run.
-    metrics, training : dict
-        As they stand beside the weights.
-    curve : str
-        URL of the loss curve.
-    notes : tuple of str
-        What the user should know.
-    """
-
-    reference: ModelReference
-    run: str
-    metrics: dict[str, Any]
-    training: dict[str, Any]
-    curve: str
-    notes: tuple[str, ...] = ()
-
-
-def train_diffusion(request: DiffusionRequest, on_progress: Progress | None = None) -> TrainedDiffusion:
+def train_diffusion(request: DiffusionRequest, on_progress: Progress | None = None) -> Trained:
     """Train the model, or go on where a training of the same request stopped; save and return it.
 
     Raises
@@ -128,7 +101,7 @@ def train_diffusion(request: DiffusionRequest, on_progress: Progress | None = No
         subject = Subject(request.train, KIND, asdict(data.config), data.description)
         done = None if request.fresh else finished(root, request.name, subject)
         if done is not None:
-            return _as_it_was(root, request.name, *done)
+            return as_it_was(root, request.name, *done)
         run = find_or_start(root, request.name, subject, request.to_json(), fresh=request.fresh)
         with hold(run.location, _BUSY_S):
             piece = Piece(request.name, request.train, request.minutes)
@@ -170,13 +143,6 @@ def _gather(root: Location, request: DiffusionRequest, on_progress: Progress | N
     return _Data(pool, held_out, measure_config(pool, request.model), {**described, "batch": request.batch}, fact)
 
 
-def _as_it_was(root: Location, name: str, run: Run, summary: dict[str, Any]) -> TrainedDiffusion:
-    reference = ModelReference(**summary["reference"])
-    found = load_network(root, name, reference.version)
-    note = f"run {run.id} was asked the same and is done; --fresh trains anew"
-    return TrainedDiffusion(reference, run.id, found.metrics, found.training, str(run.location / CURVE), (note,))
-
-
 def _first(data: _Data, request: DiffusionRequest) -> GalaxyDiffusion:
     """Return the model with first weights and the conditions that it keeps, laid out as convolutions on a CPU want it."""
     seed = request.train.seed
@@ -213,9 +179,7 @@ class _Judge:
         return sum(losses) / len(losses)
 
 
-def _save(
-    root: Location, name: str, data: _Data, training: TrainingInPieces, model: GalaxyDiffusion
-) -> TrainedDiffusion:
+def _save(root: Location, name: str, data: _Data, training: TrainingInPieces, model: GalaxyDiffusion) -> Trained:
     """Score the average of the weights, and save it."""
     metrics = {
         "held_out_loss": [list(found) for found in training.losses],
@@ -233,7 +197,7 @@ def _save(
         card=write_card(model, told, metrics),
     )
     curve = training.close(reference)
-    return TrainedDiffusion(reference, training.run.id, metrics, told, curve, tuple(training.notes))
+    return Trained(reference, training.run.id, metrics, told, curve, tuple(training.notes))
 
 
 @torch.inference_mode()

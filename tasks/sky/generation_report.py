@@ -13,15 +13,13 @@ from tasks.earth.pictures import FONT, INK, MUTED
 from tasks.earth.plots import new_figure, style_panel, to_png, write_title
 from tasks.sky.gallery import PAPER
 from tasks.sky.generation_colours import colour_images
-from tasks.sky.generation_evaluation import closing_lines
 from tasks.sky.generation_measures import Measured, noise_of
+from tasks.sky.generation_scores import Scored, closing_lines
 from tasks.sky.generation_sets import GalaxySet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from tasks.sky.generation_evaluation import Scored
 
 REAL, MADE = "#2f4b9b", "#d1742b"
 _WIDTH, _MARGIN, _GAP = 12.0, 0.35, 0.3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +18,9 @@ from tasks.sky.generation_metrics import (
     kernel_difference,
     sum_of_wassersteins,
 )
+from tasks.sky.generation_scores import Scored
 from tasks.sky.generation_sets import GalaxySet, Sampled, onto_one_grid
 from tasks.sky.morphology import Values
-
-if TYPE_CHECKING:
-    from tasks.sky.generation_evaluation import Scored
 
 
 @dataclass(frozen=True)

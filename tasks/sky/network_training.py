@@ -18,10 +18,10 @@ from models.training import TrainConfig
 from storage.location import Location, resolve
 from storage.locks import hold
 from storage.manifest import Run
-from tasks.earth.model_files import load_network, save_network
-from tasks.earth.model_folders import ModelReference, require_name
+from tasks.earth.model_files import save_network
+from tasks.earth.model_folders import require_name
 from tasks.earth.processes import Team, team
-from tasks.earth.training_run import CURVE, find_or_start, finished
+from tasks.earth.training_run import Trained, as_it_was, find_or_start, finished
 from tasks.errors import ConfigurationError
 from tasks.sky.network_calibration import calibrate
 from tasks.sky.network_pool import GALAXIES, Pool, PooledProfiles, Shard, gather
@@ -97,33 +97,7 @@ class ProfileNetRequest:
         return content
 
 
-@dataclass(frozen=True)
-class TrainedProfileNet:
-    """A saved model, and how it came to be.
-
-    Parameters
-    ----------
-    reference : ModelReference
-        Which one it is.
-    run : str
-        Id of the training's run.
-    metrics, training : dict
-        As they stand beside the weights.
-    curve : str
-        URL of the loss curve.
-    notes : tuple of str
-        What the user should know.
-    """
-
-    reference: ModelReference
-    run: str
-    metrics: dict[str, Any]
-    training: dict[str, Any]
-    curve: str
-    notes: tuple[str, ...] = ()
-
-
-def train_profile_net(request: ProfileNetRequest, on_progress: Progress | None = None) -> TrainedProfileNet:
+def train_profile_net(request: ProfileNetRequest, on_progress: Progress | None = None) -> Trained:
     """Train the network, or go on where a training of the same request stopped; save and return it.
 
     Raises
@@ -141,7 +115,7 @@ def train_profile_net(request: ProfileNetRequest, on_progress: Progress | None =
     subject = Subject(request.train, KIND, asdict(request.model), _decisive(request, real))
     done = None if request.fresh else finished(root, request.name, subject)
     if done is not None:
-        return _as_it_was(root, request.name, *done)
+        return as_it_was(root, request.name, *done)
     run = find_or_start(root, request.name, subject, request.to_json(), fresh=request.fresh)
     with team(request.train.parallel, request.device) as crew, hold(run.location, _BUSY_S):
         return _train(request, crew, root, run, subject, real, on_progress)
@@ -155,13 +129,6 @@ def _decisive(request: ProfileNetRequest, real: Shard | None) -> dict[str, Any]:
     return {**told, "real": list(request.real), "real_share": request.real_share, "real_galaxies": len(real)}
 
 
-def _as_it_was(root: Location, name: str, run: Run, summary: dict[str, Any]) -> TrainedProfileNet:
-    reference = ModelReference(**summary["reference"])
-    found = load_network(root, name, reference.version)
-    note = f"run {run.id} was asked the same and is done; --fresh trains anew"
-    return TrainedProfileNet(reference, run.id, found.metrics, found.training, str(run.location / CURVE), (note,))
-
-
 def _train(
     request: ProfileNetRequest,
     crew: Team,
@@ -170,7 +137,7 @@ def _train(
     subject: Subject,
     real: Shard | None,
     on_progress: Progress | None,
-) -> TrainedProfileNet:
+) -> Trained:
     assert root.local_path is not None
     folder = Path(root.local_path) / POOLS
     held_out = held_out_examples(Pool(folder, request.seed + _OTHER_SEED, request.shard_size).shard(0))
@@ -206,7 +173,7 @@ def _train(
         card=write_card(best, told, metrics),
     )
     curve = training.close(reference)
-    return TrainedProfileNet(reference, run.id, metrics, told, curve, tuple(training.notes))
+    return Trained(reference, run.id, metrics, told, curve, tuple(training.notes))
 
 
 def _model_of(config: ProfileNetConfig, weights: Mapping[str, Tensor], crew: Team) -> ProfileNet:

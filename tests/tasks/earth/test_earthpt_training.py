@@ -14,10 +14,10 @@ from training_cases import PRIOR, TRAIN, area_choice, request_of, write_season
 from models.earthpt import EarthPT, EarthPTConfig
 from storage.location import resolve
 from tasks.earth import earthpt_training
-from tasks.earth.earthpt_training import TrainedEarthPT, blended, train_earthpt
+from tasks.earth.earthpt_training import blended, train_earthpt
 from tasks.earth.held_out import HeldOut
 from tasks.earth.model_files import load_network
-from tasks.earth.training_run import METRICS
+from tasks.earth.training_run import METRICS, Trained
 from tasks.errors import ConfigurationError
 
 
@@ -46,7 +46,7 @@ def stop_at(step: int) -> object:
     return on_progress
 
 
-def weights(warehouse: Path, trained: TrainedEarthPT) -> dict[str, torch.Tensor]:
+def weights(warehouse: Path, trained: Trained) -> dict[str, torch.Tensor]:
     return load_network(resolve(warehouse), trained.reference.name, trained.reference.version).model.state_dict()
 
 

@@ -15,12 +15,11 @@ from storage.location import resolve
 from tasks.errors import ConfigurationError
 from tasks.sky.generation_evaluation import (
     GenerationRequest,
-    Scored,
-    describe_generation,
     evaluate_generation,
     score_sets,
 )
 from tasks.sky.generation_features import open_features
+from tasks.sky.generation_scores import Scored, describe_generation
 from tasks.sky.generation_sets import GalaxySet
 
 COUNT = 60

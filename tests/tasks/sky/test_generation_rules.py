@@ -10,8 +10,9 @@ from generation_cases import corrupted, drawn
 
 from storage.location import Location, resolve
 from tasks.errors import ConfigurationError
-from tasks.sky.generation_evaluation import Scored, score_sets
+from tasks.sky.generation_evaluation import score_sets
 from tasks.sky.generation_rules import TwoRules, compare_rules, sample_twice
+from tasks.sky.generation_scores import Scored
 from tasks.sky.generation_sets import GalaxySet
 
 

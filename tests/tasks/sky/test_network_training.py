@@ -12,13 +12,13 @@ from models.profile_network import ProfileNet, ProfileNetConfig
 from models.training import TrainConfig
 from storage.location import resolve
 from tasks.earth.model_files import load_network
+from tasks.earth.training_run import Trained
 from tasks.errors import ConfigurationError, UsageError
 from tasks.sky.methods import Weights, open_method, pin_model
 from tasks.sky.network_pool import Pool
 from tasks.sky.network_profiles import NetworkMethod
 from tasks.sky.network_training import (
     ProfileNetRequest,
-    TrainedProfileNet,
     held_out_examples,
     scores_of,
     train_profile_net,
@@ -48,13 +48,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(root: Path) -> TrainedProfileNet:
+def trained(root: Path) -> Trained:
     for _ in range(2):
         found = train_profile_net(request(root, minutes=0.0))
     return found
 
 
-def test_pieces_end_with_a_saved_model_its_scores_and_its_card(root: Path, trained: TrainedProfileNet) -> None:
+def test_pieces_end_with_a_saved_model_its_scores_and_its_card(root: Path, trained: Trained) -> None:
     assert trained.training["steps"] == 4
     assert [step for step, _ in trained.metrics["held_out_loss"]] == [2, 4]
     assert any("went on from update 2" in note for note in trained.notes)
@@ -71,17 +71,17 @@ def test_pieces_end_with_a_saved_model_its_scores_and_its_card(root: Path, train
     assert "64 generated galaxies" in card
 
 
-def test_the_same_request_again_is_no_work(root: Path, trained: TrainedProfileNet) -> None:
+def test_the_same_request_again_is_no_work(root: Path, trained: Trained) -> None:
     again = train_profile_net(request(root))
     assert again.reference == trained.reference
     assert "asked the same and is done" in again.notes[0]
 
 
-def test_drawn_galaxies_are_kept_in_the_warehouse(root: Path, trained: TrainedProfileNet) -> None:
+def test_drawn_galaxies_are_kept_in_the_warehouse(root: Path, trained: Trained) -> None:
     assert len(list((root / "pools" / "profiles").glob("1-32-*.safetensors"))) == 2
 
 
-def test_what_was_trained_measures_galaxies(root: Path, trained: TrainedProfileNet) -> None:
+def test_what_was_trained_measures_galaxies(root: Path, trained: Trained) -> None:
     name = pin_model(str(root), "network", "mine")
     assert name == f"mine/{trained.reference.version}"
     method = open_method("network", weights=Weights(str(root), name))
@@ -91,7 +91,7 @@ def test_what_was_trained_measures_galaxies(root: Path, trained: TrainedProfileN
     assert all(profile.radius_arcsec.size > 10 for profile in profiles)
 
 
-def test_scores_of_an_untrained_network_are_those_of_plain_means(root: Path, trained: TrainedProfileNet) -> None:
+def test_scores_of_an_untrained_network_are_those_of_plain_means(root: Path, trained: Trained) -> None:
     held_out = held_out_examples(Pool(root / "pools" / "profiles", 1, 32).shard(0))
     scores = scores_of(ProfileNet(SMALL), held_out)
     assert scores["rms_median"] == pytest.approx(scores["plain_rms_median"], rel=1e-4)
@@ -117,7 +117,7 @@ def test_a_method_refuses_what_it_does_not_take(method: str, weights: Weights, w
         open_method(method, weights=weights)
 
 
-def test_a_training_resumed_is_as_one_that_was_not(root: Path, trained: TrainedProfileNet, tmp_path: Path) -> None:
+def test_a_training_resumed_is_as_one_that_was_not(root: Path, trained: Trained, tmp_path: Path) -> None:
     pools = tmp_path / "pools" / "profiles"
     pools.mkdir(parents=True)
     for path in (root / "pools" / "profiles").iterdir():
