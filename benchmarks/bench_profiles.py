@@ -19,9 +19,10 @@ from sky_folder_cases import SPOIL, to_hdu
 from storage.cutouts import Cutout
 from storage.location import resolve
 from storage.sky import SkyReader
-from tasks.sky.extraction import close_processes, extract_batch, measure, warm_up
+from tasks.sky.extraction import close_processes, extract_batch
 from tasks.sky.extraction_plan import ExtractionRequest, ObjectRow, Prepared, prepare_extraction
 from tasks.sky.extraction_report import finish_extraction
+from tasks.sky.measuring import measure, warm_up
 from tasks.sky.methods import open_method
 from tasks.sky.workers import WorkerPool
 

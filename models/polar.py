@@ -408,7 +408,7 @@ def find_centres(images: Images, sky: Sky, expected: Tensor, *, reach: Tensor) -
     corner = (expected - half).round()
     light = _windows(images, sky, corner, 2 * half + 1)
     width = images.fwhm.nanmean(dim=1).nan_to_num(4.0).clamp(1.5, 12.0) / 2.355
-    smooth = _blurred(light, float(width.median()))
+    smooth = _blurred(light, width)
     steps = torch.arange(2 * half + 1, device=light.device)
     x, y = (corner[:, axis, None] + steps - expected[:, axis, None] for axis in (0, 1))
     apart = (x[:, None, :].square() + y[:, :, None].square()) / reach[:, None, None].square()
@@ -434,12 +434,14 @@ def _windows(images: Images, sky: Sky, corner: Tensor, side: int) -> Tensor:
     return light.unflatten(1, (side, side)) * inside
 
 
-def _blurred(plane: Tensor, width: float) -> Tensor:
-    half = max(math.ceil(3 * width), 1)
-    kernel = torch.exp(-0.5 * (torch.arange(-half, half + 1, device=plane.device) / width) ** 2)
-    kernel = kernel / kernel.sum()
-    wide = F.conv2d(plane[:, None], kernel.view(1, 1, 1, -1), padding=(0, half))
-    return F.conv2d(wide, kernel.view(1, 1, -1, 1), padding=(half, 0))[:, 0]
+def _blurred(planes: Tensor, width: Tensor) -> Tensor:
+    """Return planes (B, Y, X), each smoothed by a Gaussian of its own width (B,)."""
+    half = max(math.ceil(3 * float(width.max())), 1)
+    apart = torch.arange(-half, half + 1, device=planes.device) / width[:, None]
+    kernel = torch.where(apart.abs() <= 3.0, torch.exp(-0.5 * apart.square()), 0.0)
+    kernel = (kernel / kernel.sum(dim=1, keepdim=True))[:, None, None]
+    wide = F.conv2d(planes[None], kernel, padding=(0, half), groups=len(planes))
+    return F.conv2d(wide, kernel.transpose(2, 3), padding=(half, 0), groups=len(planes))[0]
 
 
 def _vertex(plane: Tensor, row: Tensor, column: Tensor, axis: int) -> Tensor:

@@ -154,6 +154,11 @@ class SkyReader:
         """Return the catalogue's rows of those objects that are there, ids as strings."""
         return with_text_ids(select_rows(self._table, ids)).to_pandas()
 
+    def sizes_of(self, ids: Iterable[str]) -> dict[str, int]:
+        """Return by id the bytes of the planes, uncompressed, of those objects that are there."""
+        rows = self.rows_of(ids)
+        return dict(zip(rows["object_id"], map(int, _bytes_of(rows)), strict=True)) if len(rows) else {}
+
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """Return the id of every object as a string, in the order of the catalogue."""
@@ -286,11 +291,16 @@ def read_sky_state(location: Location) -> SkyState:
     """
     reader = SkyReader(location)
     table = reader.catalogue
-    bands = table["bands"].str.count(",") + 1
-    of_pixel = sum(np.dtype(plane.dtype).itemsize * (bands if plane.has_bands else 1) for plane in PLANES)
-    size = int((table["rows"] * table["columns"] * of_pixel).sum()) if len(table) else 0
+    size = int(_bytes_of(table).sum()) if len(table) else 0
     written = open_repository(location).lookup_snapshot(reader.snapshot).written_at
     return SkyState(reader.snapshot, written, len(table), size, str(table["batch"].iloc[-1]) if len(table) else "")
+
+
+def _bytes_of(table: pd.DataFrame) -> pd.Series:
+    """Return the size of the planes of each row of a catalogue, uncompressed."""
+    bands = table["bands"].str.count(",") + 1
+    of_pixel = sum(np.dtype(plane.dtype).itemsize * (bands if plane.has_bands else 1) for plane in PLANES)
+    return table["rows"] * table["columns"] * of_pixel
 
 
 @dataclass(frozen=True)

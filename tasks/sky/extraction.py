@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +32,7 @@ from tasks.sky.extraction_plan import (
     write_table,
 )
 from tasks.sky.gallery import gallery_picture
+from tasks.sky.measuring import Outcome, measure_cutouts, pieces_of, timed, warm_up
 from tasks.sky.methods import Weights, open_method
 from tasks.sky.prepare import prepare_cutout
 from tasks.sky.profile import Profile, ProfileMethod, State, unmeasured
@@ -51,10 +52,7 @@ GALLERY = 30
 """Objects in the gallery of a batch."""
 DRAW_S = 120.0
 """Longest time for a picture."""
-SOFT = 0.8
-"""Share of an object's time after which a method is asked to end by itself."""
 _WORST_FIRST: tuple[State, ...] = ("failed", "rejected", "outside")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -156,13 +154,15 @@ class _Batch:
         found = [replace(one, cutout=None) for one in found]
         reader = SkyReader(self.store) if any(not one.lost for one in found) else None
 
-        def finish(one: Found) -> Measured:
-            measured = self._finish(one, reader)
-            on_object(measured.row)
-            return measured
+        def finish(piece: slice) -> list[Measured]:
+            done = []
+            for measured in self._finish(found[piece], reader):
+                on_object(measured.row)
+                done.append(measured)
+            return done
 
         with ThreadPoolExecutor(self.pool.size) as threads:
-            fresh = list(threads.map(finish, found))
+            fresh = [measured for piece in threads.map(finish, self._pieces(found, reader)) for measured in piece]
         done = kept | {measured.row.object_id: measured for measured in fresh}
         self._write([done[target.object_id] for target in self.job.targets], reader)
         return BatchReport(self.job.index, count_states([measured.row for measured in fresh]))
@@ -187,7 +187,7 @@ class _Batch:
     def _fetch(self, target: Target) -> Found:
         try:
             cutout = self.source.fetch(target, deadline=time.monotonic() + self.limit_s)
-            prepared, seconds = self.pool.call(_timed, prepare_cutout, cutout, limit_s=self.limit_s)
+            prepared, seconds = self.pool.call(timed, prepare_cutout, cutout, limit_s=self.limit_s)
             check_cutout(prepared)
         except Exception as error:
             return self._lost(target, error)
@@ -206,17 +206,28 @@ class _Batch:
         if cutouts:
             append_cutouts(self.store, cutouts, batch=self.job.store_batch)
 
-    def _finish(self, one: Found, reader: SkyReader | None) -> Measured:
-        if one.lost or reader is None:
-            return self._row(one, one.lost, "")
-        cutout = reader.read(one.target.object_id)
-        left_s = max(1.0, self.limit_s - one.seconds)
-        try:
-            profiles, seconds = self.pool.call(_timed, measure, self.method, cutout, SOFT * left_s, limit_s=left_s)
-        except (SourceError, WorkerFailed) as error:
-            lost = self._lost(one.target, error)
-            return self._row(lost, lost.lost, reader.snapshot)
-        measured = self._row(replace(one, seconds=one.seconds + seconds), profiles, reader.snapshot)
+    def _pieces(self, found: list[Found], reader: SkyReader | None) -> list[slice]:
+        ids = [one.target.object_id for one in found if not one.lost]
+        sizes = {} if reader is None else reader.sizes_of(ids)
+        known = (0 if one.lost else sizes[one.target.object_id] for one in found)
+        return list(pieces_of(known, self.method, workers=self.pool.size))
+
+    def _finish(self, piece: Sequence[Found], reader: SkyReader | None) -> Iterator[Measured]:
+        """Yield objects at their end, those that were lost before and those that are measured now."""
+        there = [one for one in piece if not one.lost]
+        cutouts = [reader.read(one.target.object_id) for one in there] if reader is not None else []
+        limits = [max(1.0, self.limit_s - one.seconds) for one in there]
+        outcomes = iter(measure_cutouts(self.pool, self.method, cutouts, limits_s=limits))
+        snapshot, held = reader.snapshot if reader is not None else "", iter(cutouts)
+        for one in piece:
+            yield self._row(one, one.lost, "") if one.lost else self._end(one, next(held), next(outcomes), snapshot)
+
+    def _end(self, one: Found, cutout: Cutout, outcome: Outcome, snapshot: str) -> Measured:
+        if outcome.error is not None:
+            lost = self._lost(one.target, outcome.error)
+            seconds = lost.seconds or one.seconds + outcome.seconds
+            return self._row(replace(lost, seconds=seconds), lost.lost, snapshot)
+        measured = self._row(replace(one, seconds=one.seconds + outcome.seconds), outcome.profiles, snapshot)
         return replace(measured, picture=self._draw(cutout, measured)) if self.job.request.pages else measured
 
     def _row(self, one: Found, profiles: Sequence[Profile], snapshot: str) -> Measured:
@@ -264,28 +275,9 @@ class _Batch:
         write_table(folder, f"objects/{job.name}.parquet", pa.Table.from_pylist([asdict(one.row) for one in measured]))
 
 
-def warm_up() -> None:
-    """Import what measuring needs: once in each process, before the clock runs."""
-    import tasks.sky.gallery
-    import tasks.sky.isophotes
-    import tasks.sky.network_profiles
-    import tasks.sky.prepare
-    import tasks.sky.qa_plots  # noqa: F401
-
-
 def close_processes(size: int) -> None:
     """End the processes of this process's pool."""
     pool_of(size, warm_up).close()
-
-
-def _timed(function: Callable[..., T], *arguments: Any) -> tuple[T, float]:
-    begun = time.perf_counter()
-    return function(*arguments), time.perf_counter() - begun
-
-
-def measure(method: ProfileMethod, cutout: Cutout, time_limit_s: float) -> tuple[Profile, ...]:
-    """Return what a method gives: in a process, which has to import what it calls."""
-    return method.measure(cutout, time_limit_s=time_limit_s)
 
 
 def _method_of(request: ExtractionRequest) -> ProfileMethod:

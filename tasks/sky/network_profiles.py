@@ -17,7 +17,9 @@ from models.isophote_shapes import fit_shapes
 from models.polar import RADII, Ellipses, Images, Polar, Pyramid, find_centres, measure_sky
 from models.profile_network import ProfileNet
 from storage.cutouts import Cutout
+from storage.errors import SchemaMismatch
 from storage.location import resolve
+from storage.sky_schema import check_cutout
 from tasks.earth.model_files import load_network
 from tasks.errors import ConfigurationError, SourceRejected
 from tasks.sky import ellipses as isophotes
@@ -63,6 +65,8 @@ class NetworkMethod:
         Passes about slightly different ellipses that are put together: 1 for one; more cost as many times the time.
     fallback : IsophoteMethod or None
         What measures an object that the network is unsure of; None to keep its answer, flagged.
+    together : int
+        Cutouts at once, of different sizes as they come: those of one size go through the network together.
     """
 
     warehouse: str
@@ -71,6 +75,7 @@ class NetworkMethod:
     members: int = 1
     fallback: IsophoteMethod | None = None
     name: str = "network"
+    together: int = 32
 
     def measure(self, cutout: Cutout, *, time_limit_s: float) -> tuple[Profile, ...]:
         """Return one profile per band; those of `fallback` where the network is unsure and that gives some.
@@ -84,10 +89,11 @@ class NetworkMethod:
         (found,) = self.measure_many([cutout])
         if isinstance(found, SourceRejected):
             raise found
-        if self.fallback is None or not any(profile.object_flags & ObjectFlag.UNSURE for profile in found):
+        other = self.second_method(found)
+        if other is None:
             return found
         try:
-            return self.fallback.measure(cutout, time_limit_s=time_limit_s - (time.monotonic() - begun))
+            return other.measure(cutout, time_limit_s=time_limit_s - (time.monotonic() - begun))
         except SourceRejected:
             return found
 
@@ -99,6 +105,10 @@ class NetworkMethod:
             fixed_geometry=self.fixed_geometry,
             members=self.members,
         )
+
+    def second_method(self, found: tuple[Profile, ...]) -> IsophoteMethod | None:
+        """Return `fallback` where the network is unsure, else None."""
+        return self.fallback if any(profile.object_flags & ObjectFlag.UNSURE for profile in found) else None
 
 
 @lru_cache(maxsize=1)
@@ -299,10 +309,15 @@ def read_profiles(
     device : torch.device or str
     """
     groups: dict[tuple[object, ...], list[int]] = {}
+    made: dict[int, tuple[Profile, ...] | SourceRejected] = {}
     for number, cutout in enumerate(cutouts):
+        try:
+            check_cutout(cutout)
+        except SchemaMismatch as error:
+            made[number] = SourceRejected(str(error))
+            continue
         key = (len(cutout.bands), cutout.shape, round(cutout.pixel_scale_arcsec, 6))
         groups.setdefault(key, []).append(number)
-    made: dict[int, tuple[Profile, ...] | SourceRejected] = {}
     together = _TOGETHER if torch.device(device).type == "cpu" else len(cutouts)
     for numbers in (group[at : at + together] for group in groups.values() for at in range(0, len(group), together)):
         some = [cutouts[number] for number in numbers]

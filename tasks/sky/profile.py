@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.cutouts import Cutout
+from tasks.errors import SourceRejected
 
 State = str
 """``measured``, ``outside`` (of the footprint), ``rejected`` (a bad image or row) or ``failed`` (may pass)."""
@@ -183,6 +184,23 @@ class ProfileMethod(Protocol):
         SourceRejected
             Where the image holds nothing to measure (no valid pixel, no object); the caller writes it into the rows.
         """
+        ...
+
+
+@runtime_checkable
+class ManyAtOnce(ProfileMethod, Protocol):
+    """A method that measures many cutouts in less time than one by one."""
+
+    @property
+    def together(self) -> int:
+        """Return how many cutouts it takes at once."""
+
+    def measure_many(self, cutouts: Sequence[Cutout]) -> list[tuple[Profile, ...] | SourceRejected]:
+        """Return for each cutout one profile per band, or why there is none; no other method is asked."""
+        ...
+
+    def second_method(self, found: tuple[Profile, ...]) -> ProfileMethod | None:
+        """Return what should measure an object instead, None where the answer stands."""
         ...
 
 

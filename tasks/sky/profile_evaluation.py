@@ -22,7 +22,7 @@ from storage.location import Location, resolve
 from storage.sky import SkyReader
 from tasks.errors import ConfigurationError, SourceError
 from tasks.progress import report as report_progress
-from tasks.sky.extraction import SOFT, measure, warm_up
+from tasks.sky.measuring import SOFT, measure, warm_up
 from tasks.sky.methods import open_method
 from tasks.sky.profile import Profile, unmeasured
 from tasks.sky.profile_comparison import ComparisonRule, compare_all, match_names, plain, score

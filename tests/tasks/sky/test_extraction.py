@@ -18,6 +18,7 @@ from storage.sky import SkyReader
 from tasks.sky.extraction import close_processes, extract_batch
 from tasks.sky.extraction_plan import ExtractionRequest, ObjectRow, Prepared, prepare_extraction, prepared_of
 from tasks.sky.extraction_report import finish_extraction, read_rows
+from tasks.sky.methods import Weights, open_method
 from tasks.sky.profile import ObjectFlag
 from tasks.sky.profile_table import SCHEMA
 
@@ -94,6 +95,23 @@ def test_every_object_has_its_rows_and_each_bad_one_its_reason(spoilt: GalaxyFol
     assert table["band"].to_pylist() == ["g", "r"] * 14
     assert set(table["redshift"].to_pylist()) == {0.01}
     assert table["extinction"].to_pylist()[:2] == pytest.approx([0.05 * 3.214, 0.05 * 2.165])
+
+
+def test_what_a_run_reads_at_once_is_as_of_each_object_alone(tmp_path: Path) -> None:
+    made = make_folder(tmp_path, 6, kinds=("no-object",))
+    request = request_of(made, tmp_path / "warehouse", method="network")
+    prepared = prepare_extraction(request)
+    rows = run_all(prepared)
+    method = open_method("network", weights=Weights(request.warehouse))
+    reader = SkyReader(resolve(request.warehouse) / "sky" / "images")
+    table = profiles_of(prepared).to_pandas().set_index(["object_id", "band"])
+    for name in (name for name in rows if name not in made.spoilt):
+        for profile in method.measure(reader.read(name), time_limit_s=30):
+            found = table.loc[(name, profile.band)]
+            assert found["method"] == "network"
+            assert found["intensity"] == pytest.approx(profile.intensity, rel=1e-3, abs=1e-5)
+            assert found["magnitude"] == pytest.approx(profile.magnitude, abs=1e-3)
+    assert [rows[name].reason for name in made.spoilt] == ["no-object"]
 
 
 @pytest.mark.slow

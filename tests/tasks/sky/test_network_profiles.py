@@ -122,11 +122,34 @@ def test_noise_without_a_galaxy_is_rejected() -> None:
     assert caught.value.reason == "no-object"
 
 
-def test_one_empty_image_in_a_batch_costs_no_other() -> None:
-    empty = replace(galaxy(), flux=np.zeros_like(galaxy().flux), valid=np.zeros_like(galaxy().valid))
-    first, second = read_profiles(shipped(), [empty, galaxy()])
-    assert isinstance(first, SourceRejected)
-    assert not isinstance(second, SourceRejected)
+def test_a_bad_image_in_a_batch_costs_no_other() -> None:
+    zero, nothing = np.zeros_like(galaxy().flux), np.zeros_like(galaxy().valid)
+    bad = [
+        replace(galaxy(), flux=zero, valid=nothing),
+        replace(galaxy(), valid=nothing),
+        replace(galaxy(), flux=zero),
+        replace(galaxy(), flux=np.full_like(zero, np.nan)),
+        replace(galaxy(), flux=np.full_like(zero, np.inf)),
+        replace(galaxy(), ivar=np.full_like(zero, np.nan), flux=zero),
+        replace(galaxy(), valid=nothing[:, 1:]),
+        replace(galaxy(), flux=zero[:1]),
+    ]
+    alone = read(galaxy())
+    first, *rejected, last = read_profiles(shipped(), [galaxy(), *bad, galaxy()])
+    assert all(isinstance(found, SourceRejected) for found in rejected)
+    assert [found.reason for found in rejected[-2:]] == ["invalid-input"] * 2  # type: ignore[union-attr]
+    for found in (first, last):
+        assert not isinstance(found, SourceRejected)
+        for profile, other in zip(found, alone, strict=True):
+            assert profile.intensity == pytest.approx(other.intensity, rel=1e-3, abs=1e-5)
+
+
+def test_stars_of_another_width_in_a_batch_do_not_move_a_galaxy() -> None:
+    blurred = replace(galaxy(), bands=tuple(replace(band, psf_fwhm_arcsec=4.0) for band in galaxy().bands))
+    _, found, _ = read_profiles(shipped(), [blurred, galaxy(), blurred])
+    (alone, *_) = read(galaxy())
+    assert not isinstance(found, SourceRejected)
+    assert (found[0].centre_x, found[0].centre_y) == pytest.approx((alone.centre_x, alone.centre_y), abs=1e-4)
 
 
 def test_a_star_on_the_galaxy_is_left_out_and_told() -> None:
