@@ -219,8 +219,10 @@ class GalaxyDiffusion(nn.Module):
         """Return mixed bands of scaled ones, or scaled bands of mixed ones, (n, band, y, x)."""
         if not self.config.mixing:
             return images
-        rotation = images.new_tensor(self.config.mixing).view(2 * (len(self.config.bands),))
-        return torch.einsum("ji,njyx->niyx" if back else "ij,njyx->niyx", rotation, images)
+        bands = len(self.config.bands)
+        rotation = images.new_tensor(self.config.mixing).view(bands, bands, 1, 1)
+        # products and sums, since autocast would round a matrix product to bf16
+        return ((rotation.transpose(0, 1) if back else rotation) * images[:, None]).sum(dim=2)
 
     def _denoised(self, noisy: Tensor, sigma: Tensor, condition: Tensor | None, *, asked: Tensor | None) -> Tensor:
         """Return the estimate of clean images of mixed bands."""

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 _AHEAD = 2
 _LAST_STRAW = 10
@@ -343,10 +344,9 @@ class _Loop:
             group["lr"] = rate
         self.optimiser.step()
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if name in self.ema:
-                    self.ema[name].lerp_(parameter.detach(), 1 - decay)
+        averaged = [(self.ema[name], one) for name, one in self.model.named_parameters() if name in self.ema]
+        if averaged:
+            get_ema_multi_avg_fn(decay)(*zip(*averaged, strict=True), None)
 
     def _is_over(self) -> bool:
         if self.step >= self.config.steps:
@@ -485,7 +485,7 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
 def _moved(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, dict):
         return {name: _moved(part, device) for name, part in batch.items()}
-    if device.type == "cuda" and hasattr(batch, "pin_memory"):
+    if device.type == "cuda" and hasattr(batch, "pin_memory") and not getattr(batch, "is_cuda", False):
         # copied behind the step that runs, while this thread prepares the next
         return batch.pin_memory().to(device, non_blocking=True)
     if hasattr(batch, "to"):

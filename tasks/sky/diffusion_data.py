@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ _MEASURED = 10_000
 """Galaxies, evenly over the pool, whose scale is measured."""
 _MAD_TO_SIGMA = 1.4826
 _ORDER, _TURNS = 0, 1
+_CPU = torch.device("cpu")
+_ROOM = 0.4
+"""Of a GPU's free memory that a pool may take."""
 
 
 @dataclass(frozen=True)
@@ -39,26 +42,42 @@ class GalaxyBatches:
         Galaxies of a batch.
     seed : int
         Of order and turns.
+    device : torch.device
+        On which batches are put together; a GPU with room for it holds the whole pool.
     """
 
     pool: Pool
     size: int
     seed: int
+    device: torch.device = _CPU
 
     def at(self, position: int) -> dict[str, Tensor]:
         """Return ``flux`` (n, band, y, x), float16, nanomaggies per pixel, and ``conditions`` (n, condition)."""
         count = len(self.pool.flux)
         places = np.arange(position * self.size, (position + 1) * self.size)
         rows = np.array([_order(self.seed, int(place) // count, count)[place % count] for place in places])
-        flux = self.pool.flux[rows]
         ways = np.random.default_rng((self.seed, _TURNS, position)).integers(8, size=self.size)
-        for way in range(8):
-            flux[ways == way] = turned(flux[ways == way], way)
-        return {"flux": torch.from_numpy(flux), "conditions": torch.from_numpy(self.pool.conditions[rows])}
+        flux, conditions, moves = self._held
+        where = torch.from_numpy(rows).to(flux.device)
+        drawn = flux[where].flatten(2)  # (n, band, y, x) -> (n, band, y x)
+        move = moves[torch.from_numpy(ways).to(flux.device)][:, None].expand(-1, drawn.shape[1], -1)
+        turned = drawn.gather(2, move).unflatten(2, flux.shape[-2:])
+        return {"flux": turned, "conditions": conditions[where]}
 
     def tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Return how many images a batch has."""
         return len(batch["flux"])
+
+    @cached_property
+    def _held(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return images, conditions, and from where each pixel comes by the way that an image is turned, (8, y x)."""
+        pool, side = self.pool, self.pool.flux.shape[-1]
+        pixels = np.arange(side**2).reshape(side, side)
+        moves = np.stack([turned(pixels, way).ravel() for way in range(8)])
+        held = tuple(torch.from_numpy(array) for array in (pool.flux, pool.conditions, moves))
+        fits = self.device.type == "cuda" and pool.flux.nbytes < _ROOM * torch.cuda.mem_get_info(self.device)[0]
+        flux, conditions, moved = (tensor.to(self.device) if fits else tensor for tensor in held)
+        return flux, conditions, moved
 
 
 def turned(images: np.ndarray, way: int) -> np.ndarray:

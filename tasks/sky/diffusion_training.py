@@ -107,9 +107,8 @@ def train_diffusion(request: DiffusionRequest, on_progress: Progress | None = No
             piece = Piece(request.name, request.train, request.minutes)
             judge = _Judge(data, crew.device, request.train.seed)
             training = TrainingInPieces(piece, crew, run, subject, judge=judge, on_progress=on_progress)
-            state = training.go(
-                _first(data, request).to(crew.device), GalaxyBatches(data.pool, request.batch, request.train.seed)
-            )
+            batches = GalaxyBatches(data.pool, request.batch, request.train.seed, crew.device)
+            state = training.go(_first(data, request).to(crew.device), batches)
             return _save(root, request.name, data, training, model_of(data.config, state.weights))
 
 

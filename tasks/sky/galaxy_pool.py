@@ -1,7 +1,7 @@
 """Generated galaxies to train on, drawn once: whole images with all that a survey sees, in pieces under ``pools/``.
 
-A piece is a pure function of the choice and its number, so an interrupted drawing goes on, and several processes may draw
-at once. Flux is kept as float16: relative steps of 5e-4, below the noise of any pixel.
+A piece is a pure function of the choice and its number, so that an interrupted drawing goes on and several processes draw side
+by side. Flux is kept as float16: relative steps of 5e-4, below the noise of any pixel.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.checkpoint import Folder
-from storage.errors import NotFound
 from storage.location import Location
 from storage.manifest import content_hash
 from tasks.errors import ConfigurationError
+from tasks.side_by_side import side_by_side
 from tasks.sky.generator import PRIORS, Galaxies, GalaxyPrior, draw
 
 POOLS = "pools"
@@ -128,28 +127,36 @@ def open_pool(warehouse: Location, choice: PoolChoice, on_progress: Progress | N
     if choice.galaxies < 1:
         raise ConfigurationError(f"a pool of {choice.galaxies} galaxies: ask for one or more")
     folder = warehouse / POOLS / f"{choice.prior}-{content_hash(choice.to_json())[:12]}"
+    names = [f"{number:06d}.npz" for number in range(-(-choice.galaxies // PIECE))]
+    held = set(folder.list_names())
+    missing = [_Piece(folder, choice, number, PIECE) for number, name in enumerate(names) if name not in held]
+    there = len(names) - len(missing)
+    for done, _ in enumerate(side_by_side(_draw_piece, missing), start=there + 1):
+        _tell(on_progress, min(done * PIECE, choice.galaxies), choice)
     shape = (choice.galaxies, len(prior.bands), choice.pixels, choice.pixels)
     flux = np.empty(shape, dtype=np.float16)
     conditions = np.empty((choice.galaxies, len(CONDITIONS)), dtype=np.float32)
-    for first in range(0, choice.galaxies, PIECE):
+    for first, name in zip(range(0, choice.galaxies, PIECE), names, strict=True):
         part = slice(first, min(first + PIECE, choice.galaxies))
-        piece = _piece(folder, prior, choice, first // PIECE)
-        flux[part], conditions[part] = (array[: part.stop - first] for array in piece)
-        if on_progress is not None:
-            on_progress("galaxies", part.stop, choice.galaxies, f"{part.stop:,} galaxies drawn")
+        with np.load(io.BytesIO(folder.read_bytes(name)), allow_pickle=False) as piece:
+            flux[part], conditions[part] = (piece[key][: part.stop - first] for key in ("flux", "conditions"))
     return Pool(flux, conditions, CONDITIONS, prior.bands, choice.pixel_scale_arcsec)
 
 
-def _piece(folder: Folder, prior: GalaxyPrior, choice: PoolChoice, number: int) -> tuple[np.ndarray, np.ndarray]:
-    name = f"{number:06d}.npz"
-    try:
-        with np.load(io.BytesIO(folder.read_bytes(name)), allow_pickle=False) as found:
-            return found["flux"], found["conditions"]
-    except NotFound:
-        pass
-    seed = zlib.crc32(f"{choice.seed}/{number}".encode())
-    generator = torch.Generator().manual_seed(seed)
-    sizes = [min(_BATCH, PIECE - first) for first in range(0, PIECE, _BATCH)]
+@dataclass(frozen=True)
+class _Piece:
+    """Which galaxies are drawn together: those of a number, so many of them, to be kept in a folder."""
+
+    folder: Location
+    choice: PoolChoice
+    number: int
+    galaxies: int
+
+
+def _draw_piece(piece: _Piece) -> None:
+    choice, prior = piece.choice, whole_prior(piece.choice.prior)
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{choice.seed}/{piece.number}".encode()))
+    sizes = [min(_BATCH, piece.galaxies - first) for first in range(0, piece.galaxies, _BATCH)]
     drawn = [
         draw(size, prior, generator=generator, pixels=choice.pixels, pixel_scale_arcsec=choice.pixel_scale_arcsec)
         for size in sizes
@@ -158,5 +165,9 @@ def _piece(folder: Folder, prior: GalaxyPrior, choice: PoolChoice, number: int) 
     conditions = torch.cat([conditions_of(galaxies) for galaxies in drawn]).numpy()
     buffer = io.BytesIO()
     np.savez(buffer, flux=flux, conditions=conditions)
-    folder.write_bytes(name, buffer.getvalue())
-    return flux, conditions
+    piece.folder.write_bytes(f"{piece.number:06d}.npz", buffer.getvalue())
+
+
+def _tell(on_progress: Progress | None, done: int, choice: PoolChoice) -> None:
+    if on_progress is not None:
+        on_progress("galaxies", done, choice.galaxies, f"{done:,} galaxies drawn")

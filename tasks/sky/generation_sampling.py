@@ -12,7 +12,8 @@ from tasks.sky.diffusion_jobs import SamplingRule, pin_weights
 from tasks.sky.generation_sets import GalaxySet, Sampled
 from tasks.sky.synthesis import GenerateRequest, make_batch
 
-_BATCH = 50
+_TOGETHER = {"cpu": 50, "cuda": 1024}
+"""Images of a batch, by kind of device."""
 
 
 def sampling(rule: SamplingRule, *, device: str | None = None) -> Sampled:
@@ -48,9 +49,9 @@ def sample_galaxies(
     weights = pin_weights(str(warehouse), name)
     model, where = weights.open(device)
     request = GenerateRequest(str(warehouse), "", count, weights, rule, seed)
-    made = []
-    for start in range(0, count, _BATCH):
-        numbers = tuple(range(start, min(start + _BATCH, count)))
+    made, together = [], _TOGETHER[where.type]
+    for start in range(0, count, together):
+        numbers = tuple(range(start, min(start + together, count)))
         made += [cutout.flux for cutout in make_batch(model, request, numbers, device=where)]
         report("sample", weights.model, len(made), count)
     config = model.config

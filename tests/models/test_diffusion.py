@@ -57,6 +57,15 @@ def test_a_new_model_gives_the_best_estimate_that_knows_only_the_spread() -> Non
     torch.testing.assert_close(model.denoise(noisy, sigma), gain * noisy)
 
 
+def test_half_precision_rounds_no_pixel() -> None:
+    """What the network says may be coarse; the image that it corrects may not."""
+    model = GalaxyDiffusion(replace(SMALL, mixing=(0.6, 0.8, 0.8, -0.6)))
+    noisy, sigma = drawn(3, 2, 8, 8), torch.tensor([0.01, 1.0, 50.0])
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.denoise(noisy, sigma)
+    torch.testing.assert_close(rounded, model.denoise(noisy, sigma))
+
+
 def test_mixed_bands_are_what_the_spread_is_of() -> None:
     """With the mixing of sum and difference, a new model takes more noise out of what has the lesser spread."""
     half = math.sqrt(0.5)
