@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +104,8 @@ def find_sources(
 
 def _smoothed(image: NDArray[np.floating], valid: NDArray[np.bool_], width: float) -> NDArray[np.float64]:
     """Return the image smoothed over what is valid."""
+    if valid.all():
+        return np.asarray(ndimage.gaussian_filter(image.astype(float), width))
     weight = ndimage.gaussian_filter(valid.astype(float), width)
     total = ndimage.gaussian_filter(np.where(valid, image, 0.0).astype(float), width)
     return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0.05)
@@ -183,17 +186,43 @@ def _on_top(
     inside, excess = stamp.smooth, stamp.excess
     taken = np.zeros(inside.shape, dtype=bool)
     for level in np.geomspace(_DETECTION_SIGMA * scatter, max(inside.max(), 3 * scatter), _LEVELS)[1:]:
-        labels, _ = ndimage.label(inside > level)
-        own = set(labels[max(round(y) - 2, 0) : round(y) + 3, max(round(x) - 2, 0) : round(x) + 3].ravel().tolist())
-        for number, window in enumerate(ndimage.find_objects(labels), start=1):
-            part = labels[window] == number
-            if number in own or part.sum() < _FEWEST_ON_TOP or taken[window][part].any():
+        for window, part in _parts_above(inside, level, x, y):
+            if part.sum() < _FEWEST_ON_TOP or taken[window][part].any():
                 continue
             if stamp.stands_alone(window, part, level=level, scatter=scatter):
                 taken[window] |= part
     whole = np.zeros(mine.shape, dtype=bool)
     whole[box] = _grown(taken, inside, excess, scatter) if taken.any() else taken
     return whole
+
+
+def _parts_above(
+    image: NDArray[np.float64], level: float, x: float, y: float
+) -> Iterator[tuple[tuple[slice, slice], NDArray[np.bool_]]]:
+    """Yield windows and parts of them that a level cuts off, but the one of the middle."""
+    above = image > level
+    # a high level leaves little: only there are parts looked for
+    rows, columns = (_span(np.asarray(above.any(axis=axis))) for axis in (1, 0))
+    if rows.start == rows.stop:
+        return
+    labels, _ = ndimage.label(above[rows, columns])
+    top, left = round(y) - rows.start, round(x) - columns.start
+    middle = labels[max(top - 2, 0) : max(top + 3, 0), max(left - 2, 0) : max(left + 3, 0)]
+    own = set(middle.ravel().tolist())
+    for number, found in enumerate(ndimage.find_objects(labels), start=1):
+        if number not in own:
+            down, across = found
+            window = (
+                slice(down.start + rows.start, down.stop + rows.start),
+                slice(across.start + columns.start, across.stop + columns.start),
+            )
+            yield window, labels[found] == number
+
+
+def _span(there: NDArray[np.bool_]) -> slice:
+    """Return the run of places from the first that is there to the last."""
+    at = np.flatnonzero(there)
+    return slice(int(at[0]), int(at[-1]) + 1) if at.size else slice(0, 0)
 
 
 @dataclass(frozen=True)

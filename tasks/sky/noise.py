@@ -51,14 +51,31 @@ def clipped_mean(values: NDArray[np.floating]) -> tuple[float, float]:
 
     Faint sources that no mask holds pull a mean up; the clip is of both sides, and so keeps noise without a bias.
     """
-    kept = values
+    # sorted once: all that follows are pieces of it
+    ordered = np.sort(values, axis=None)
+    kept = ordered
     for _ in range(10):
-        middle, scatter = float(np.median(kept)), robust_scatter(kept)
-        inside = values[np.abs(values - middle) <= _CLIP * scatter] if scatter > 0 else kept
-        if inside.size == kept.size or inside.size == 0:
+        middle, scatter = _median(kept), _scatter(kept)
+        if scatter <= 0:
             break
-        kept = inside
-    return float(kept.mean()), robust_scatter(kept)
+        first = int(np.searchsorted(ordered, middle - _CLIP * scatter))
+        last = int(np.searchsorted(ordered, middle + _CLIP * scatter, side="right"))
+        if last - first in (kept.size, 0):
+            break
+        kept = ordered[first:last]
+    return float(kept.mean(dtype=np.float64)), _scatter(kept)
+
+
+def _median(ordered: NDArray[np.floating]) -> float:
+    return float((ordered[(ordered.size - 1) // 2] + ordered[ordered.size // 2]) / 2)
+
+
+def _scatter(ordered: NDArray[np.floating]) -> float:
+    """Return `robust_scatter` of values in rising order: those nearest to the median follow each other."""
+    middle, size = _median(ordered), ordered.size
+    below, above = middle - ordered, ordered - middle
+    nearest = [np.maximum(below[: size - count], above[count:]).min() for count in {(size - 1) // 2, size // 2}]
+    return float(MAD_TO_SIGMA * sum(nearest) / len(nearest))
 
 
 def measure_sky(image: NDArray[np.floating], free: NDArray[np.bool_]) -> Sky | None:
@@ -109,6 +126,12 @@ def combine_skies(parts: Sequence[Sky]) -> Sky:
         float(np.average([part.inflation for part in parts], weights=pixels)),
         int(pixels.sum()),
     )
+
+
+def sky_scatter(image: NDArray[np.floating], free: NDArray[np.bool_]) -> float | None:
+    """Return the scatter of single pixels of the sky alone, as `measure_sky` gives it."""
+    values = image[free]
+    return clipped_mean(values)[1] if values.size >= _FEWEST else None
 
 
 def noise_inflation(image: NDArray[np.floating], free: NDArray[np.bool_], sigma: float) -> float:

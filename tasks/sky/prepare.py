@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from storage.cutouts import TARGET, Cutout
 from tasks.sky.fits_images import pixel_of, positions_of
 from tasks.sky.neighbours import find_sources, source_free
-from tasks.sky.noise import measure_sky, robust_scatter
+from tasks.sky.noise import robust_scatter, sky_scatter
 
 _FWHM_TO_SIGMA = 2.3548
 _USUAL_FWHM_ARCSEC = 1.2
@@ -114,12 +114,12 @@ def _pixel_noise(plane: NDArray[np.float32], good: NDArray[np.bool_]) -> float:
 
 def _variance(cutout: Cutout, labels: NDArray[np.int32]) -> NDArray[np.float32]:
     ivar = cutout.ivar.astype(np.float32).copy()
-    for index, band in enumerate(cutout.bands):
-        if band.ivar_source == "survey":
-            continue
+    estimated = [index for index, band in enumerate(cutout.bands) if band.ivar_source != "survey"]
+    far = source_free(labels, np.ones(cutout.shape, dtype=bool), growth=2) if estimated else None
+    for index in estimated:
         valid = cutout.valid[index]
-        sky = measure_sky(cutout.flux[index], source_free(labels, valid, growth=2))
-        sigma = sky.sigma if sky is not None else _pixel_noise(cutout.flux[index], valid)
+        found = sky_scatter(cutout.flux[index], valid & far)
+        sigma = _pixel_noise(cutout.flux[index], valid) if found is None else found
         ivar[index] = np.where(valid & (sigma > 0), 1.0 / max(sigma, 1e-30) ** 2, 0.0).astype(np.float32)
     return ivar
 

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.random import default_rng
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tasks.sky.noise import Sky, clipped_mean, combine_skies, measure_sky, noise_inflation, robust_scatter
+from tasks.sky.noise import (
+    Sky,
+    clipped_mean,
+    combine_skies,
+    measure_sky,
+    noise_inflation,
+    robust_scatter,
+    sky_scatter,
+)
 
 
 def white(shape: tuple[int, ...], seed: int, *, sigma: float = 1.0) -> NDArray[np.float64]:
@@ -52,9 +63,12 @@ def test_a_gradient_counts_as_a_doubt_of_the_level() -> None:
 def test_too_few_pixels_are_no_sky() -> None:
     image = white((8, 8), 2)
     free = everywhere(image)
-    assert measure_sky(image, free) is not None
+    found = measure_sky(image, free)
+    assert found is not None
+    assert sky_scatter(image, free) == found.sigma
     free[0, 0] = False
     assert measure_sky(image, free) is None
+    assert sky_scatter(image, free) is None
 
 
 def test_a_clip_of_noise_has_no_bias_and_takes_out_what_stands_far_above() -> None:
@@ -64,6 +78,20 @@ def test_a_clip_of_noise_has_no_bias_and_takes_out_what_stands_far_above() -> No
     noise = white((4000,), 7)
     bright = np.concatenate([noise, np.full(200, 50.0)])
     assert clipped_mean(bright)[0] == pytest.approx(clipped_mean(noise)[0], abs=0.01)
+
+
+@given(hnp.arrays(np.float64, st.integers(1, 200), elements=st.floats(-1e3, 1e3)))
+def test_a_clip_is_the_one_of_medians_and_deviations_found_anew(values: np.ndarray) -> None:
+    kept = values
+    for _ in range(10):
+        scatter = robust_scatter(kept)
+        inside = values[np.abs(values - np.median(kept)) <= 3 * scatter] if scatter > 0 else kept
+        if inside.size in (kept.size, 0):
+            break
+        kept = inside
+    mean, scatter = clipped_mean(values)
+    assert mean == pytest.approx(kept.mean(), rel=1e-9, abs=1e-9)
+    assert scatter == pytest.approx(robust_scatter(kept), rel=1e-9, abs=1e-9)
 
 
 def test_scatter_of_constants_and_of_nothing_is_nought() -> None:
