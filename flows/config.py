@@ -253,6 +253,7 @@ class TrainCanopyConfig(Settings):
     dropout: float = Field(0.4, ge=0, lt=1, description="of a new head; 0.1 where labels are many")
     rank: int = Field(4, ge=1, description="of lora")
     steps: int = Field(600, ge=1, description="updates at most")
+    batch: int = Field(8, ge=1, description="patches of 32 x 32 pixels in an update")
     learning_rate: float | None = Field(None, gt=0, description="by default 2e-3; 3e-4 where a head is followed")
     focus: float = Field(0.0, ge=0, description="exponent of the focal loss")
     balanced: bool = Field(False, description="classes weigh alike")
@@ -260,6 +261,8 @@ class TrainCanopyConfig(Settings):
         0.5, gt=0, le=1, description="outside of polygons, probability from which the starting head sees canopy"
     )
     patience: int = Field(6, ge=1, description="judgements without gain before the end")
+    device: Literal["cpu", "cuda"] | None = Field(None, description="by default a GPU where there is one")
+    workers: int | None = Field(None, ge=1, description="processes that draw places; by default one for each core")
     seed: int = 0
 
     @model_validator(mode="after")

@@ -73,6 +73,7 @@ def to_canopy_request(config: TrainCanopyConfig) -> CanopyRequest:
         dropout=config.dropout,
         rank=config.rank,
         steps=config.steps,
+        batch=config.batch,
         learning_rate=config.learning_rate,
         focus=config.focus,
         balanced=config.balanced,
@@ -88,6 +89,8 @@ def to_canopy_request(config: TrainCanopyConfig) -> CanopyRequest:
         places=config.places,
         head=head,
         seed=config.seed,
+        device=config.device,
+        workers=config.workers,
     )
 
 

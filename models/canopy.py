@@ -77,7 +77,7 @@ class LabelledGrid:
 
     Parameters
     ----------
-    features : Tensor, shape (N, features, y, x)
+    features : Tensor, shape (N, features, y, x), float16 or float32
         With the halo.
     labels : Tensor of int64, shape (N, y, x)
         Without it: position of the class, `UNKNOWN` or `LEFT`.
@@ -196,7 +196,7 @@ class CanopyNet(nn.Module):
         anchor: CanopyHead | None = None,
     ) -> Tensor:
         """Return `classification_loss` of a batch; the opinion is that of the anchor, a head that is not trained."""
-        grid = self.grid_of(batch) if isinstance(batch, LabelledSeries) else batch.features
+        grid = self.grid_of(batch) if isinstance(batch, LabelledSeries) else batch.features.float()
         opinion = None
         if anchor is not None:
             with torch.no_grad():

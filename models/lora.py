@@ -31,6 +31,7 @@ class LowRank(nn.Module):
         self.narrow = nn.Parameter(torch.empty(rank, linear.in_features))
         self.wide = nn.Parameter(torch.zeros(linear.out_features, rank))
         nn.init.normal_(self.narrow, 0.0, 1 / math.sqrt(linear.in_features), generator=generator)
+        self.to(linear.weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return W x + B A x."""

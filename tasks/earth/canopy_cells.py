@@ -1,34 +1,29 @@
 """Cells: small squares of ground with what a canopy model reads of them and what is known of their pixels.
 
-Cells come from the cubes and labels of an area, or are generated (`tasks.earth.prior.places`). Batches are patches drawn from cells.
+Cells come from the cubes and labels of an area, or are generated (`canopy_places`). Batches are patches drawn from cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 
 from models.canopy import UNKNOWN, CanopyNet, LabelledGrid, LabelledSeries, SeriesPart
 from models.earthpt import to_channels
-from models.indices import BANDS
-from storage.classes import NO_CANOPY, LandClass
+from storage.classes import LandClass
 from storage.regions import Region
 from tasks.earth.canopy_classifier import FEATURES, feature_layers, features_of_block
 from tasks.earth.canopy_features import LOOKS, grid_features
-from tasks.earth.embedders import TOKENS_AT_ONCE
 from tasks.earth.layers import CLEAR_COUNT
 from tasks.earth.mapping import AmongNeighbours, MapPlan, gather_region, overlap, to_physical
-from tasks.earth.prior.places import GeneratedPlace, draw_place
-from tasks.earth.series_batches import RegionSeries, batches_of
+from tasks.earth.series_batches import TOKENS_AT_ONCE, RegionSeries, batches_of
 
 CELL = 64
 """Pixels on a side of a cell of an area."""
-PLACE = 160
-"""Pixels on a side of a generated place."""
 TRAIN, VALIDATION = 0, 1
 
 Progress = Callable[[str, int, int], None]
@@ -193,47 +188,6 @@ def _series_of(plan: MapPlan, region: Region, halo: int) -> WindowSeries | None:
     return None
 
 
-def place_cell(model: CanopyNet, seed: int, *, classes: Sequence[LandClass], part: int) -> Iterator[Cell]:
-    """Yield a generated place as a cell, with all bands; and, every second one, again with fewer bands and looks."""
-    place = draw_place(seed, pixels=PLACE)
-    halo = model.halo
-    labels = _place_labels(place, classes)
-    labels = labels[halo : labels.shape[0] - halo, halo : labels.shape[1] - halo]
-    parts = np.full(labels.shape, part, np.int8)
-    looks = int(place.valid.sum())
-    whole = grid_features(model, place.reflectance, place.valid, place.dates, bands=BANDS)
-    yield Cell(whole.astype(np.float16), labels, parts, looks)
-    if seed % 2:
-        rng = np.random.default_rng(seed)
-        bands = _fewer_bands(rng)
-        kept = rng.random(len(place.dates)) > rng.choice([0.0, 0.3, 0.6])
-        if kept.sum() < _LEAST_DATES:
-            kept[:] = True
-        columns = [BANDS.index(band) for band in bands]
-        thin = np.ascontiguousarray(place.reflectance[kept][:, columns])
-        fewer = grid_features(model, thin, place.valid[kept], place.dates[kept], bands=bands)
-        yield Cell(fewer.astype(np.float16), labels, parts, int(place.valid[kept].sum()))
-
-
-_LEAST_DATES = 12
-
-
-def _fewer_bands(rng: np.random.Generator) -> tuple[str, ...]:
-    """Return the bands of 10 m, red and near infrared alone, or some drawn ones with these two among them."""
-    kind = int(rng.integers(3))
-    some = tuple(band for band in BANDS if band in ("B04", "B08") or rng.random() < 0.5)
-    return (("B02", "B03", "B04", "B08"), ("B04", "B08"), some)[kind]
-
-
-def _place_labels(place: GeneratedPlace, classes: Sequence[LandClass]) -> np.ndarray:
-    """Return positions of the classes of a place; all canopy is one class where the classes do not tell its kind."""
-    names = [one.name for one in classes]
-    own = {0: NO_CANOPY, 1: "broadleaved", 2: "conifer"}
-    other = next((name for name in names if name != NO_CANOPY), NO_CANOPY)
-    table = np.array([names.index(name if name in names else other) for name in own.values()], np.int8)
-    return np.asarray(table[place.classes])
-
-
 def positions(values: np.ndarray, classes: Sequence[LandClass]) -> np.ndarray:
     """Return the position of each class value, int8, `UNKNOWN` for a value that is none."""
     table = np.full(256, UNKNOWN, np.int8)
@@ -244,7 +198,7 @@ def positions(values: np.ndarray, classes: Sequence[LandClass]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class GridBatches:
-    """Patches drawn from cells, turned and mirrored; a cell is drawn as often as it holds labels to train on.
+    """Patches drawn from cells, turned and mirrored, as float16; a cell that holds more labels to train on is drawn more often.
 
     Parameters
     ----------
@@ -265,18 +219,23 @@ class GridBatches:
     def at(self, position: int) -> LabelledGrid:
         """Return the batch at a position."""
         rng = np.random.default_rng((self.seed, position))
-        drawn = [self._patch(self.cells[number], rng) for number in _drawn(self.cells, self.count, rng)]
+        numbers = rng.choice(len(self.cells), self.count, p=self._shares)
+        drawn = [self._patch(self.cells[number], rng) for number in numbers]
         return LabelledGrid(torch.stack([one for one, _ in drawn]), torch.stack([two for _, two in drawn]))
 
     def tokens(self, batch: LabelledGrid) -> int:
         """Return the labelled pixels of a batch."""
         return int((batch.labels >= 0).sum())
 
+    @cached_property
+    def _shares(self) -> np.ndarray:
+        return _shares(self.cells)
+
     def _patch(self, cell: Cell, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         known = cell.of(TRAIN)
         top, left = _corner(known, self.size, rng)
         wide = self.size + 2 * cell.halo
-        features = cell.features[:, top : top + wide, left : left + wide].astype(np.float32)
+        features = cell.features[:, top : top + wide, left : left + wide]
         labels = known[top : top + self.size, left : left + self.size].astype(np.int64)
         features = _padded(features, (wide, wide), 0.0)
         labels = _padded(labels, (self.size, self.size), UNKNOWN)
@@ -306,7 +265,7 @@ class SeriesBatches:
     def at(self, position: int) -> LabelledSeries:
         """Return the batch at a position: one patch."""
         rng = np.random.default_rng((self.seed, position))
-        cell = self.cells[_drawn(self.cells, 1, rng)[0]]
+        cell = self.cells[rng.choice(len(self.cells), 1, p=self._shares)[0]]
         held = cell.series
         assert held is not None
         known = cell.of(TRAIN)
@@ -333,11 +292,15 @@ class SeriesBatches:
         """Return the looks of a batch."""
         return sum(int(part.valid.sum()) for part in batch.parts)
 
+    @cached_property
+    def _shares(self) -> np.ndarray:
+        return _shares(self.cells)
 
-def _drawn(cells: Sequence[Cell], count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return numbers of cells, drawn by the root of how many labels they have to train on."""
+
+def _shares(cells: Sequence[Cell]) -> np.ndarray:
+    """Return how often each cell is drawn: by the root of how many labels it has to train on."""
     weight = np.sqrt([float((cell.of(TRAIN) != UNKNOWN).sum()) for cell in cells])
-    return rng.choice(len(cells), count, p=weight / weight.sum())
+    return np.asarray(weight / weight.sum())
 
 
 def _corner(labels: np.ndarray, size: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -353,5 +316,7 @@ def _corner(labels: np.ndarray, size: int, rng: np.random.Generator) -> tuple[in
 
 def _padded(values: np.ndarray, size: tuple[int, int], fill: float) -> np.ndarray:
     """Return values (..., y, x) grown to a size at the lower right."""
+    if values.shape[-2:] == size:
+        return values
     missing = [(0, 0)] * (values.ndim - 2) + [(0, size[0] - values.shape[-2]), (0, size[1] - values.shape[-1])]
     return np.pad(values, missing, constant_values=fill)

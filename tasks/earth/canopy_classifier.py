@@ -21,6 +21,7 @@ from tasks.earth.layers import CLEAR_COUNT, LOOKS, PROBABILITY_SCALE, map_layers
 from tasks.earth.mapping import AmongNeighbours, count_looks, decide, empty_layers
 from tasks.earth.model_files import LoadedNetwork
 from tasks.earth.model_folders import ModelReference
+from tasks.earth.series_batches import device_of
 from tasks.errors import ConfigurationError
 
 CANOPY = _KIND.name
@@ -109,7 +110,8 @@ def classify_features(
     looks = {layer.name: found[layer.name][inner] for layer in LOOKS}
     layers = empty_layers(map_layers(classes), looks[CLEAR_COUNT].shape) | looks
     with torch.inference_mode():
-        probability = model.logits(torch.from_numpy(found[FEATURES])[None])[0].softmax(dim=0).numpy()
+        grid = torch.from_numpy(found[FEATURES])[None].to(device_of(model))
+        probability = model.logits(grid)[0].softmax(dim=0).cpu().numpy()
     seen = looks[CLEAR_COUNT] > 0
     layers["probability"][:, seen] = np.round(probability[:, seen] / PROBABILITY_SCALE).astype(np.uint16)
     decide(layers, classes)

@@ -10,14 +10,15 @@ import torch
 
 from models.canopy import CanopyNet
 from models.earthpt import to_channels
-from tasks.earth.embedders import TOKENS_AT_ONCE
 from tasks.earth.mapping import to_physical
-from tasks.earth.series_batches import RegionSeries, batches_of
+from tasks.earth.series_batches import RegionSeries, batches_of, device_of, tokens_at_once
 
 LOOKS = 256
 """Newest valid looks of a pixel that are read."""
 PIXELS_AT_ONCE = 4096
 """Of one thread; fixed, so that results do not depend on how many threads there are."""
+FEEDERS = 4
+"""Threads that prepare batches for one GPU, which holds as many of them at once."""
 
 
 def pixel_features(model: CanopyNet, series: RegionSeries) -> np.ndarray:
@@ -26,16 +27,17 @@ def pixel_features(model: CanopyNet, series: RegionSeries) -> np.ndarray:
     Parameters
     ----------
     model : CanopyNet
-        In eval mode.
+        In eval mode; batches go to the device that it stands on.
     series : RegionSeries
         Of all pixels.
     """
+    device = device_of(model)
     out = np.zeros((series.valid.shape[1], model.config.features), dtype=np.float32)
     with torch.inference_mode():
-        for batch in batches_of(series, looks=LOOKS, tokens=TOKENS_AT_ONCE, asked=model.config.months):
-            tokens = batch.tokens
+        for batch in batches_of(series, looks=LOOKS, tokens=tokens_at_once(device), asked=model.config.months):
+            tokens = batch.tokens.to(device)
             found = model.features(to_channels(tokens.values), tokens.position[..., 0], tokens.valid)
-            out[batch.pixels] = found.numpy()
+            out[batch.pixels] = found.cpu().numpy()
     return out
 
 
@@ -68,8 +70,9 @@ def grid_features(
     parts = [slice(start, start + PIXELS_AT_ONCE) for start in range(0, rows * columns, PIXELS_AT_ONCE)]
     # batches are small: two threads of one core each do half as much again as one thread on two cores
     cores = torch.get_num_threads()
+    side_by_side = cores if device_of(model).type == "cpu" else min(cores, FEEDERS)
     try:
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(side_by_side, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             list(pool.map(read, parts))
     finally:
         torch.set_num_threads(cores)

@@ -35,10 +35,10 @@ from tasks.earth.canopy_cells import (
     Progress,
     SeriesBatches,
     cells_of,
-    place_cell,
     read_cells,
     reread,
 )
+from tasks.earth.canopy_places import place_cells
 from tasks.earth.canopy_report import canopy_card
 from tasks.earth.energy import Meter
 from tasks.earth.label_polygons import PolygonLabels
@@ -46,8 +46,10 @@ from tasks.earth.label_report import TileSplit, explain_area, split_area
 from tasks.earth.labels import LabelRules, Labels, open_labels, require_two_classes
 from tasks.earth.mapping import MapPlan, plan_map, windowed
 from tasks.earth.model_files import LoadedNetwork, load_network, save_network
-from tasks.earth.model_folders import ModelReference, list_models, list_shipped, require_name
+from tasks.earth.model_folders import ModelReference, list_models, list_shipped, read_parts, require_name
+from tasks.earth.processes import team
 from tasks.earth.scores import class_scores
+from tasks.earth.series_batches import device_of
 from tasks.earth.training_report import draw_loss
 from tasks.errors import ConfigurationError
 
@@ -57,8 +59,8 @@ CURVE = "training.png"
 _SCORE = "PR-AUC on validation tiles, mean of canopy and classes"
 Tuning = Literal["frozen", "lora", "full"]
 _PLACES_HELD_OUT = 8
-_PATCH, _PATCHES = 32, 8
-"""Pixels on a side of the labels of a patch, and patches in a batch."""
+_PATCH = 32
+"""Pixels on a side of the labels of a patch."""
 _RATE, _GENTLE_RATE = 2e-3, 3e-4
 _WOOD_WIDTH, _WOOD_PIXELS = 5, 100
 """Side and pixels of a wood that no inventory leaves out: 50 m and 1 ha at 10 m."""
@@ -126,6 +128,8 @@ class HeadChoice:
         Of ``lora``.
     steps : int
         Updates at most.
+    batch : int
+        Patches of 32 x 32 pixels in an update; looks are tuned on one of 16 x 16.
     learning_rate : float, optional
         At its highest; by default 2e-3, and 3e-4 where a trained head is followed outside of polygons, since what an inventory calls
         wood holds gaps and young growth too.
@@ -148,6 +152,7 @@ class HeadChoice:
     dropout: float = 0.4
     rank: int = 4
     steps: int = 600
+    batch: int = 8
     learning_rate: float | None = None
     focus: float = 0.0
     balanced: bool = False
@@ -177,6 +182,10 @@ class CanopyRequest:
         What is trained.
     seed : int
         Of every draw.
+    device : str or None
+        That looks are read and the model is trained on: ``cpu`` or ``cuda``; None for a GPU where there is one.
+    workers : int or None
+        Processes that draw places; None for one for each CPU.
     """
 
     warehouse: str
@@ -187,6 +196,8 @@ class CanopyRequest:
     places: int = 0
     head: HeadChoice = field(default_factory=HeadChoice)
     seed: int = 0
+    device: str | None = None
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -214,14 +225,20 @@ def train_canopy(request: CanopyRequest, on_progress: Progress | None = None) ->
         raise ConfigurationError("nothing to learn from: name --labels and --aoi, or a number of generated --places")
     if request.labelled is None and request.head.tuning != "frozen":
         raise ConfigurationError(f"--tuning {request.head.tuning} learns from cubes: name --labels and --aoi")
-    root, meter = resolve(request.warehouse), Meter()
+    with team("none", request.device) as alone:
+        return _train(request, alone.device, on_progress)
+
+
+def _train(request: CanopyRequest, device: torch.device, on_progress: Progress | None) -> TrainedCanopy:
+    root, meter = resolve(request.warehouse), Meter(gpus=int(device.type == "cuda"))
     started = load_network(root, request.backbone)
     start = _start_of(root, started, request.head)
     model = first_model(start, request)
     if request.head.head:
         _take_backbone(model, started)
+    model.to(device)
     ground = _Ground.of(request)
-    data = _gather(request, model, ground, on_progress)
+    data = _gather(root, request, model, ground, on_progress)
     has_head = isinstance(start.model, CanopyNet) and not request.head.fresh_head
     doubting = has_head and ground is not None and request.head.doubt < 1 and ground.leaves_out
     cells, doubted = _doubted(data, model, request) if doubting else ([*data.area, *data.places], 0)
@@ -321,10 +338,10 @@ def _head_of(root: Location, started: LoadedNetwork) -> LoadedNetwork | None:
     if not isinstance(started.model, EarthPT):
         return None
     for name in sorted(set(list_shipped()) - set(list_models(root))):
-        found = load_network(root, name)
-        own = found.training.get("backbone", {}).get("sha256")
-        if isinstance(found.model, CanopyNet) and own == started.reference.weights_sha256:
-            return found
+        _, parts = read_parts(root, name)
+        own = parts.training.get("backbone", {}).get("sha256")
+        if parts.config.get("kind") == KIND and own == started.reference.weights_sha256:
+            return load_network(root, name)
     return None
 
 
@@ -333,7 +350,7 @@ def _anew(model: CanopyNet, cells: Sequence[Cell], request: CanopyRequest) -> Ca
     other = CanopyNet(model.config, generator=torch.Generator().manual_seed(request.seed))
     other.backbone = deepcopy(model.backbone)
     other.head.measure(_sample(cells))
-    return other
+    return other.to(device_of(model))
 
 
 def _reclassed(rows: Tensor, held: Sequence[LandClass], wanted: Sequence[LandClass]) -> Tensor:
@@ -386,7 +403,13 @@ class _Data:
     places: list[Cell]
 
 
-def _gather(request: CanopyRequest, model: CanopyNet, ground: _Ground | None, on_progress: Progress | None) -> _Data:
+def _gather(
+    root: Location,
+    request: CanopyRequest,
+    model: CanopyNet,
+    ground: _Ground | None,
+    on_progress: Progress | None,
+) -> _Data:
     model.eval()
     area: list[Cell] = []
     if ground is not None and request.labelled is not None:
@@ -408,13 +431,16 @@ def _gather(request: CanopyRequest, model: CanopyNet, ground: _Ground | None, on
             keep_series=request.head.tuning != "frozen",
             on_progress=on_progress,
         )
-    places: list[Cell] = []
-    for number in range(request.places):
+    places = place_cells(
+        root,
+        model,
+        places=request.places,
         # places judge only where no labels do
-        held = ground is None and number < _PLACES_HELD_OUT
-        places += place_cell(model, number, classes=request.classes, part=VALIDATION if held else TRAIN)
-        if on_progress is not None:
-            on_progress("places", number + 1, request.places)
+        held_out=_PLACES_HELD_OUT if ground is None else 0,
+        classes=request.classes,
+        processes=request.workers,
+        on_progress=on_progress,
+    )
     return _Data(area, places)
 
 
@@ -449,9 +475,9 @@ def _probability(model: CanopyNet, cell: Cell) -> np.ndarray:
 
 
 def _logits(model: CanopyNet, cell: Cell) -> Tensor:
-    """Return the logits of a cell's pixels, without gradient: (K, y, x)."""
+    """Return the logits of a cell's pixels, without gradient, on the CPU: (K, y, x)."""
     with torch.inference_mode():
-        return model.logits(torch.from_numpy(cell.features.astype(np.float32))[None])[0]
+        return model.logits(torch.from_numpy(cell.features)[None].to(device_of(model)).float())[0].cpu()
 
 
 def _sample(cells: Sequence[Cell], *, each: int = 2000) -> Tensor:
@@ -552,7 +578,7 @@ class Course:
         choice, seed, rate = self.choice, self.seed, self.choice.learning_rate or _RATE
         self._judge(self.model)
         self.model.backbone.requires_grad_(False)
-        self._fit(GridBatches(self.train, _PATCH, _PATCHES, seed), choice.steps, rate)
+        self._fit(GridBatches(self.train, _PATCH, choice.batch, seed), choice.steps, rate)
         self.model.load_state_dict(self.kept)
         if choice.tuning != "frozen":
             read = tuple(cell for cell in self.train if cell.series is not None)
@@ -700,7 +726,7 @@ def _training(
         "doubted": doubted,
         "looks": looks,
         "flops": canopy_reading_flops(course.model, looks=looks, pixels=sum(cell.labels.size for cell in cells))
-        + 3 * canopy_head_flops(course.model, pixels=course.steps * _PATCHES * _PATCH**2),
+        + 3 * canopy_head_flops(course.model, pixels=course.steps * request.head.batch * _PATCH**2),
         "places": request.places,
         "seed": request.seed,
         "software": {"canopus": version("canopus")},

@@ -13,6 +13,7 @@ from tasks.earth.classifier_files import load_classifier
 from tasks.earth.mapping import Filling
 from tasks.earth.model_files import load_network
 from tasks.earth.model_folders import ModelReference, read_parts
+from tasks.earth.processes import choose_device
 from tasks.errors import ConfigurationError
 
 
@@ -44,7 +45,7 @@ class MapModel(Protocol):
 
 
 def open_map_model(warehouse: Location, name: str) -> MapModel:
-    """Return a model that classifies, by ``name`` or ``name/version``.
+    """Return a model that classifies, by ``name`` or ``name/version``; a network stands on a GPU where there is one.
 
     Raises
     ------
@@ -58,7 +59,8 @@ def open_map_model(warehouse: Location, name: str) -> MapModel:
     reference, parts = read_parts(warehouse, name)
     kind = parts.config.get("kind")
     if kind == CANOPY:
-        return CanopyClassifier(load_network(warehouse, f"{reference.name}/{reference.version}"))
+        network = load_network(warehouse, f"{reference.name}/{reference.version}")
+        return CanopyClassifier(network.to(choose_device()))
     if kind != FOREST:
         raise ConfigurationError(
             f"model {reference.name} is of kind {kind}, which makes no map: name one that does, such as canopy-distilled, "

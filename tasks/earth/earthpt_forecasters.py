@@ -15,11 +15,8 @@ from models.tokens import Tokens, to_days, to_reflectance
 from tasks.earth.forecasting import HIGH, LOW, MEDIAN, Forecast, Forecaster, require_bands
 from tasks.earth.model_files import LoadedNetwork
 from tasks.earth.model_folders import ModelReference
-from tasks.earth.series_batches import RegionSeries, SeriesBatch, batches_of
+from tasks.earth.series_batches import RegionSeries, batches_of, device_of, tokens_at_once
 from tasks.errors import ConfigurationError
-
-TOKENS_AT_ONCE = 8192
-"""Looks and questions that go through a network at once: more do not fit the cache of a core, fewer cost more calls."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +51,14 @@ class EarthPTForecaster:
         """Return quantiles per band and index; shapes as in `Forecaster`."""
         require_bands(self, bands)
         ahead, names = to_days(targets), (*bands, *available(bands))
-        kept = torch.tensor([OUTPUTS.index(name) for name in names])
+        device = device_of(self.model)
+        kept = torch.tensor([OUTPUTS.index(name) for name in names], device=device)
         out = np.full((len(targets), len(QUANTILES), len(names), valid.shape[1]), np.nan, dtype=np.float32)
         series = RegionSeries(reflectance, valid, dates, bands)
         with torch.inference_mode():
-            for batch in batches_of(series, looks=self.looks, tokens=TOKENS_AT_ONCE, asked=len(ahead)):
-                answer = self._ask(batch.tokens, ahead).index_select(-1, kept)  # (K, Q, B, name)
-                out[..., batch.pixels] = answer.transpose(-1, -2).numpy()
+            for batch in batches_of(series, looks=self.looks, tokens=tokens_at_once(device), asked=len(ahead)):
+                answer = self._ask(batch.tokens.to(device), ahead.to(device))  # (K, Q, B, 15)
+                out[..., batch.pixels] = answer.index_select(-1, kept).transpose(-1, -2).cpu().numpy()
         return _split(out, bands)
 
     def _ask(self, tokens: Tokens, ahead: Tensor) -> Tensor:
@@ -119,27 +117,27 @@ class PublishedForecaster:
             )
         require_bands(self, bands)
         out = np.full((len(targets), len(BANDS), valid.shape[1]), np.nan, dtype=np.float32)
-        series = RegionSeries(reflectance, valid, dates, bands)
+        series, device = RegionSeries(reflectance, valid, dates, bands), device_of(self.model)
         with torch.inference_mode():
-            for batch in batches_of(series, looks=self.model.config.block_size, tokens=TOKENS_AT_ONCE):
-                out[..., batch.pixels] = self._roll_out(batch, to_days(targets))
+            for batch in batches_of(series, looks=self.model.config.block_size, tokens=tokens_at_once(device)):
+                made = self._roll_out(batch.tokens.to(device), to_days(targets).to(device))
+                out[..., batch.pixels] = made.cpu().numpy()
         by_band = {band: out[:, number] for number, band in enumerate(BANDS)}
         indices = {name: _repeat(compute(name, by_band), len(self.quantiles)) for name in available(BANDS)}
         return Forecast(_repeat(out[:, [BANDS.index(band) for band in bands]], len(self.quantiles)), indices)
 
-    def _roll_out(self, batch: SeriesBatch, targets: Tensor) -> np.ndarray:
+    def _roll_out(self, tokens: Tokens, targets: Tensor) -> Tensor:
         """Return reflectance (target, 10, B) of a batch."""
-        tokens = batch.tokens
         last = tokens.position[..., 0].gather(1, tokens.valid.sum(dim=1, keepdim=True) - 1)  # (B, 1)
         place = ((targets - last) / self.step_days - 1).clamp(min=0)  # (B, K), in steps after the first
         steps = int(place.max().ceil()) + 1
-        days = last + self.step_days * torch.arange(1, steps + 1)
+        days = last + self.step_days * torch.arange(1, steps + 1, device=last.device)
         made = to_reflectance(self.model.forecast(tokens, days)).clamp(min=0.0)  # (B, S, 10)
         before = place.floor().long()
         after = (before + 1).clamp(max=steps - 1)
         share = (place - before)[..., None]
         low, high = (made.gather(1, number[..., None].expand(-1, -1, len(BANDS))) for number in (before, after))
-        return (low + share * (high - low)).permute(1, 2, 0).numpy()
+        return (low + share * (high - low)).permute(1, 2, 0)
 
 
 def forecaster_of(network: LoadedNetwork) -> Forecaster:

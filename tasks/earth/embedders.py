@@ -15,15 +15,18 @@ from models.tokens import Tokens, next_days
 from storage.location import Location
 from tasks.earth.model_files import LoadedNetwork, load_network
 from tasks.earth.model_folders import ModelReference
-from tasks.earth.series_batches import RegionSeries, batches_of
+from tasks.earth.processes import choose_device
+from tasks.earth.series_batches import RegionSeries, batches_of, device_of, tokens_at_once
 from tasks.errors import ConfigurationError
-
-TOKENS_AT_ONCE = 8192
-"""Looks that go through a network at once: more do not fit the cache of a core, fewer cost more calls."""
 
 
 class Network(Protocol):
     """What turns series into vectors."""
+
+    @property
+    def device(self) -> torch.device:
+        """Return where tokens are to be."""
+        ...
 
     def vectors(self, tokens: Tokens) -> torch.Tensor:
         """Return one vector for each series: (B, T, 10) -> (B, D)."""
@@ -95,9 +98,10 @@ class Embedder:
         self.require_bands(bands)
         out = np.full((valid.shape[1], self.width), np.nan, dtype=np.float32)
         series = RegionSeries(reflectance, valid, dates, bands)
+        device = self.network.device
         with torch.inference_mode():
-            for batch in batches_of(series, looks=self.looks, tokens=TOKENS_AT_ONCE):
-                out[batch.pixels] = self.network.vectors(batch.tokens).numpy()
+            for batch in batches_of(series, looks=self.looks, tokens=tokens_at_once(device)):
+                out[batch.pixels] = self.network.vectors(batch.tokens.to(device)).cpu().numpy()
         return out
 
 
@@ -106,6 +110,11 @@ class DefaultVectors:
     """The default EarthPT as a `Network`."""
 
     model: EarthPT
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the model stands."""
+        return device_of(self.model)
 
     def vectors(self, tokens: Tokens) -> torch.Tensor:
         """Return one vector for each series."""
@@ -118,6 +127,11 @@ class PublishedVectors:
 
     model: PublishedEarthPT
 
+    @property
+    def device(self) -> torch.device:
+        """Return where the model stands."""
+        return device_of(self.model)
+
     def vectors(self, tokens: Tokens) -> torch.Tensor:
         """Return one vector for each series."""
         day = tokens.position[..., 0]
@@ -126,7 +140,7 @@ class PublishedVectors:
 
 
 def open_embedder(warehouse: Location, name: str) -> Embedder:
-    """Return an embedder by the name of its model, ``name`` or ``name/version``.
+    """Return an embedder by the name of its model, ``name`` or ``name/version``, on a GPU where there is one.
 
     Raises
     ------
@@ -135,7 +149,7 @@ def open_embedder(warehouse: Location, name: str) -> Embedder:
     ConfigurationError
         Where the model embeds no series.
     """
-    return embedder_of(load_network(warehouse, name))
+    return embedder_of(load_network(warehouse, name).to(choose_device()))
 
 
 def embedder_of(network: LoadedNetwork, *, looks: int = 256) -> Embedder:

@@ -45,6 +45,8 @@ class WindowForecaster:
 def open_forecaster(warehouse: Location, name: str) -> Forecaster:
     """Return a forecaster by name: ``window``, a saved network (``name`` or ``name/version``), or a shipped one.
 
+    A network stands on a GPU where there is one.
+
     Raises
     ------
     NotFound
@@ -59,5 +61,6 @@ def open_forecaster(warehouse: Location, name: str) -> Forecaster:
     # torch loads for seconds: not for those who ask for the window
     from tasks.earth.earthpt_forecasters import forecaster_of
     from tasks.earth.model_files import load_network
+    from tasks.earth.processes import choose_device
 
-    return forecaster_of(load_network(warehouse, name))
+    return forecaster_of(load_network(warehouse, name).to(choose_device()))

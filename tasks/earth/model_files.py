@@ -7,9 +7,10 @@ out, so that the numbers are physical whoever reads them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ class LoadedNetwork:
     reference : ModelReference
         Which one it is.
     model : nn.Module
-        In eval mode, on the CPU, float32.
+        In eval mode, float32; on the CPU where it was loaded.
     kind : str
         Name in `models.registry.KINDS`.
     config : dict
@@ -52,6 +53,10 @@ class LoadedNetwork:
     metrics: dict[str, Any]
     training: dict[str, Any]
     legend: tuple[LandClass, ...] = ()
+
+    def to(self, device: torch.device) -> LoadedNetwork:
+        """Return it with its model on a device; the model itself is moved."""
+        return replace(self, model=self.model.to(device))
 
 
 def save_network(

@@ -81,7 +81,7 @@ def team(parallel: str, device: str | None) -> Iterator[Team]:
             f"--parallel {parallel} wants several processes: "
             f"torchrun --nproc-per-node 2 -m flows.cli train earthpt ... --parallel {parallel}"
         )
-    found = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    found = choose_device(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     if parallel == "none":
         yield Team(0, 1, found)
         return
@@ -92,7 +92,14 @@ def team(parallel: str, device: str | None) -> Iterator[Team]:
         torch.distributed.destroy_process_group()
 
 
-def _device(name: str | None, local_rank: int) -> torch.device:
+def choose_device(name: str | None = None, *, local_rank: int = 0) -> torch.device:
+    """Return a device by name: ``cpu``, ``cuda``, or None for a GPU where there is one.
+
+    Raises
+    ------
+    ConfigurationError
+        Where there is no such device.
+    """
     if name == "cpu" or (name is None and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():

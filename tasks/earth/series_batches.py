@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.indices import BANDS
 from models.tokens import HALF_RANGE, Tokens, to_days
 
 PIXELS_AT_ONCE = 4096
 """Pixels that are turned from date-major to series at once."""
+TOKENS_AT_ONCE = 8192
+"""Looks and questions that go through a network at once: more do not fit the cache of a core, fewer cost more calls."""
+TOKENS_ON_GPU = 1 << 18
+"""The same on a GPU, which smaller batches do not fill; a network takes about 4 kB of its memory for each."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,22 @@ def batches_of(series: RegionSeries, *, looks: int, tokens: int, asked: int = 0)
             day = days[torch.from_numpy(number)]
             position = torch.stack([day, day], dim=-1)
             yield SeriesBatch(pixels + begin, Tokens(values, position, torch.from_numpy(valid)))
+
+
+def tokens_at_once(device: torch.device) -> int:
+    """Return how many looks and questions go through a network at once on a device.
+
+    Examples
+    --------
+    >>> tokens_at_once(torch.device("cpu"))
+    8192
+    """
+    return TOKENS_AT_ONCE if device.type == "cpu" else TOKENS_ON_GPU
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return the device that a network stands on, where batches are to go."""
+    return next(network.parameters()).device
 
 
 def _cut(order: np.ndarray, length: np.ndarray, tokens: int) -> Iterator[np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -49,3 +50,11 @@ def test_memory_is_that_of_a_part_of_the_window(monkeypatch: pytest.MonkeyPatch)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 * stored.size / 2
+
+
+def test_looks_are_read_on_the_device_of_the_model() -> None:
+    stored, valid, dates = window(4, 20)
+    away = deepcopy(MODEL).to("meta")
+    # a tensor of the meta device holds nothing: all goes there, and only the way back cannot be gone
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        grid_features(away, stored, valid, dates, bands=BANDS)

@@ -177,9 +177,11 @@ def test_as_published_it_is_an_mlp_on_the_pooled_embedding(place: Place) -> None
 
 
 def test_generated_places_alone_make_a_head(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.earth.canopy_cells.PLACE", 48)
+    monkeypatch.setattr("tasks.earth.canopy_places.PLACE", 48)
     monkeypatch.setattr("tasks.earth.canopy_training._PLACES_HELD_OUT", 2)
-    found = train_canopy(request_of(place, name="prior", labelled=None, places=5, head=replace(HEAD, steps=5)))
+    found = train_canopy(
+        request_of(place, name="prior", labelled=None, places=5, head=replace(HEAD, steps=5), workers=1)
+    )
     assert "generated places" in found.metrics["evaluation"]
     assert found.training["places"] == 5
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,7 @@ from models.earthpt import OUTPUTS, QUANTILES, EarthPT, Questions, from_channels
 from models.earthpt_published import PublishedEarthPT, PublishedEarthPTConfig
 from models.indices import BANDS, available, compute
 from models.tokens import PixelSeries, SeriesTokeniser, Tokens, compact, to_days, to_reflectance
-from tasks.earth import earthpt_forecasters
+from tasks.earth import series_batches
 from tasks.earth.earthpt_forecasters import EarthPTForecaster, PublishedForecaster
 from tasks.earth.forecast_protocol import PixelSeries as DrawnSeries
 from tasks.earth.forecasting import Forecast, require_bands
@@ -131,7 +134,7 @@ def test_batches_and_company_do_not_matter(
 ) -> None:
     forecaster, series = request.getfixturevalue(which), drawn_series(pixels=20, bands=BANDS)
     together = ask(forecaster, series)
-    monkeypatch.setattr(earthpt_forecasters, "TOKENS_AT_ONCE", 50)
+    monkeypatch.setattr(series_batches, "TOKENS_AT_ONCE", 50)
     apart = ask(forecaster, series)
     np.testing.assert_allclose(apart.reflectance, together.reflectance, atol=2e-6)
     one_target = ask(forecaster, series, series.dates[-1] + AHEAD[1:2])
@@ -191,3 +194,12 @@ def test_the_published_model_has_no_spread_and_indices_of_its_answer(published: 
 def test_the_published_model_needs_all_ten_bands(published: PublishedForecaster) -> None:
     with pytest.raises(ConfigurationError, match=r"needs all ten bands, and B05, .*B12 are not there"):
         ask(published, drawn_series())
+
+
+@pytest.mark.parametrize("which", ["forecaster", "published"])
+def test_looks_are_read_on_the_device_of_the_model(which: str, request: pytest.FixtureRequest) -> None:
+    forecaster = request.getfixturevalue(which)
+    away = replace(forecaster, model=deepcopy(forecaster.model).to("meta"))
+    # a tensor of the meta device holds nothing: all goes there, and only the way back cannot be gone
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        ask(away, drawn_series(pixels=3, bands=BANDS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -94,3 +95,13 @@ def test_the_default_takes_some_bands_and_the_published_wants_all_ten(looks: tup
 def test_a_network_of_another_kind_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="embeds no series"):
         embedder_of(loaded(nn.Linear(2, 2), "linear"))
+
+
+@pytest.mark.parametrize(("make", "kind"), [(default, "earthpt"), (published, "published-earthpt")])
+def test_looks_are_embedded_on_the_device_of_the_model(
+    make: Callable[[], nn.Module], kind: str, looks: tuple[np.ndarray, np.ndarray]
+) -> None:
+    away = embedder_of(loaded(make(), kind).to(torch.device("meta")))
+    # a tensor of the meta device holds nothing: all goes there, and only the way back cannot be gone
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        away.embed(*looks, DATES, bands=BANDS)

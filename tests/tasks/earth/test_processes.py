@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tasks.earth.processes import team
+from tasks.earth.processes import choose_device, team
 from tasks.errors import ConfigurationError
 
 
@@ -34,3 +34,8 @@ def test_a_way_to_work_together_wants_torchrun(monkeypatch: pytest.MonkeyPatch) 
 def test_a_gpu_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigurationError, match="--device cuda: torch sees no GPU"), team("none", "cuda"):
         pass
+
+
+def test_a_gpu_is_taken_where_there_is_one() -> None:
+    assert choose_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device("cpu") == torch.device("cpu")

@@ -11,8 +11,10 @@ import torch
 from models.canopy import CanopyNet
 from storage.classes import CANOPY_CLASSES
 from storage.location import Location, resolve
-from tasks.earth.canopy_cells import TRAIN, place_cell
+from tasks.earth.canopy_cells import TRAIN
+from tasks.earth.canopy_places import cells_of_place, read_place
 from tasks.earth.model_files import LoadedNetwork, load_network
+from tasks.earth.prior.places import draw_place
 from tasks.earth.scores import ranking_scores
 
 HEADS = {"canopy-distilled": "earthpt-distilled", "canopy-small": "earthpt-small"}
@@ -49,12 +51,10 @@ def test_a_head_is_small_and_says_what_it_cannot_do(name: str) -> None:
     assert "generated places" in card
 
 
-def test_canopy_of_a_place_it_never_saw_is_found_with_all_bands_and_with_few(
-    warehouse: Location, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tasks.earth.canopy_cells.PLACE", 72)
+def test_canopy_of_a_place_it_never_saw_is_found_with_all_bands_and_with_few(warehouse: Location) -> None:
     model = model_of(load_network(warehouse, "canopy-distilled"))
-    whole, fewer = place_cell(model, UNSEEN, classes=CANOPY_CLASSES, part=TRAIN)
+    place = read_place(model, draw_place(UNSEEN, pixels=72), UNSEEN)
+    whole, fewer = cells_of_place(place, halo=model.halo, classes=CANOPY_CLASSES, part=TRAIN)
     for cell, least in ((whole, 0.75), (fewer, 0.6)):
         with torch.inference_mode():
             logits = model.logits(torch.from_numpy(cell.features.astype(np.float32))[None])[0]
