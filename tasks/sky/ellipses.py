@@ -2,7 +2,8 @@
 
 photutils walks along each ellipse point by point and fits one radius after the other; one that fails stops or bends
 the rest. Here the samples of all radii are one array, and each radius' shape is held to its neighbours' as far as its
-own data are weak, so that arms, stars and noise cannot carry an isophote away.
+own data are weak, so that arms, stars and noise cannot carry an isophote away. A tie gives where the data of both radii
+insist on a step, as at the end of a bar or of an arm.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from scipy import linalg, ndimage
 from storage.cutouts import TARGET
 
 _ANGLES = 96
-_ROUNDS = 24
+_ROUNDS = 40
 _STEP = 0.1
-_DAMPING = 0.8
+_DAMPING, _DAMPING_ROUNDS = 0.8, 12
+"""Share of each correction at first, and after how many rounds it is half of that: noise makes full steps go round in circles."""
 _STIFFNESS = 0.05
 """By how much the shape may change from one radius to the next, 10 % farther out, where the data say nothing."""
+_GIVES_FROM = 0.6
+"""Change between neighbours, in units of what their tie allows, from which on the tie gives."""
 _FLATTEST = 0.95
 _LARGEST_DOUBT = 0.3
 """Error of a shape from which on it counts for nothing: the flat middle of a galaxy has no isophotes to fit."""
@@ -49,7 +53,7 @@ class Ellipses:
     shape : ndarray, shape (radius, 2)
         Ellipticity times cosine and sine of twice the angle from the x axis, anticlockwise: no angle where round.
     trust : ndarray, shape (radius,)
-        Share of each shape that comes from its own radius, 0 to 1; the rest is its neighbours'.
+        Share of each shape that comes from its own radius, 0 to 1; the rest is its neighbours', as if no tie had given.
     """
 
     x: float
@@ -149,12 +153,15 @@ def fit_ellipses(layers: Layers, start: Ellipses, *, fit_centre: bool = True) ->
     """
     found, shape = start, start.shape
     weight = np.zeros(start.radius.size)
-    for _ in range(_ROUNDS):
+    for turn in range(_ROUNDS):
+        share = _DAMPING / (1 + turn / _DAMPING_ROUNDS)
         harmonics = _sample(layers, found)
         wanted, weight = _corrected(found, harmonics)
-        shape = _smoothed(wanted, weight, _springs(found.radius))
-        shape = found.shape + _DAMPING * (shape - found.shape)
-        drift = _drifted(found, harmonics, weight > 0) if fit_centre else found.drift
+        shape = _smoothed(wanted, weight, _giving(_springs(found.radius), found.shape))
+        shape = found.shape + share * (shape - found.shape)
+        drift = found.drift
+        if fit_centre:
+            drift = drift + share * (_drifted(found, harmonics, weight > 0) - drift)
         change = float(np.abs(shape - found.shape).max() + np.abs(drift - found.drift).max())
         found = replace(found, shape=shape, drift=drift)
         if change < 1e-3:
@@ -249,6 +256,16 @@ def _springs(radius: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1.0 / (_STIFFNESS**2 * np.maximum(steps, 1e-3))
 
 
+def _giving(stiff: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return springs between neighbouring values (radius, 2) that give as they are stretched.
+
+    A change costs its square while it is small and its length beyond (Charbonnier et al. 1994), which has one minimum, as a square
+    does; from round to round this is iteratively reweighted least squares.
+    """
+    change = (np.diff(values, axis=0) ** 2).sum(axis=1)
+    return stiff / np.sqrt(1 + stiff * change / _GIVES_FROM**2)
+
+
 def _smoothed(
     wanted: NDArray[np.float64], weight: NDArray[np.float64], stiff: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -275,7 +292,7 @@ def _drifted(ellipses: Ellipses, harmonics: _Harmonics, held: NDArray[np.bool_])
     weight = np.where(held & (spread < ellipses.radius / 2), 1 / spread**2, 0.0)
     between = np.sqrt(ellipses.radius[1:] * ellipses.radius[:-1])
     stiff = 1 / (_CENTRE_STIFFNESS * between * np.diff(np.log(ellipses.radius)) / math.log(1.1)) ** 2
-    wanted = ellipses.drift + _DAMPING * step
+    wanted = ellipses.drift + step
     anchor = 1 / (_CENTRE_ANCHOR * ellipses.radius) ** 2
     share = weight / (weight + anchor)
-    return _smoothed(share[:, None] * wanted, weight + anchor, stiff)
+    return _smoothed(share[:, None] * wanted, weight + anchor, _giving(stiff, ellipses.drift))

@@ -243,17 +243,19 @@ def test_eso479_g001_is_as_published(shared_data: Path) -> None:
 
 
 def test_m51_is_as_in_the_table_of_iraf(shared_data: Path) -> None:
-    """Of all radii from 1 to 30 pixels two are off by more than 5 %: at 28.5 the table's own ellipse jumps."""
+    """Within 5 % at all radii from 1 to 30 pixels: measured every 5 %, since the spike at 28.5 is narrower than 10 %."""
     folder = shared_data / "galaxies" / "m51_iraf_ellipse"
     with fits.open(folder / "M51_B.fits") as units:
-        profile = measured(plain_cutout("M51", units[0].data.astype(float), 1.0, calibrated=False))[0]
+        raw = plain_cutout("M51", units[0].data.astype(float), 1.0, calibrated=False)
+    profile = measured(raw, step=1.05)[0]
     table = Table.read(folder / "M51_iraf_ellipse_table.fits")
     sma, theirs = (np.asarray(table[key], dtype=float) for key in ("SMA", "INTENS"))
     near = (sma > 1) & (sma < 30)
     ours = np.interp(np.log(sma[near]), np.log(profile.radius_arcsec), profile.intensity + profile.sky)
     apart = ours / theirs[near] - 1
-    assert rms(apart) < 0.05
-    assert (np.abs(apart) > 0.05).sum() <= 2
+    assert near.sum() == 36
+    assert rms(apart) < 0.025
+    assert np.abs(apart).max() < 0.05
     assert profile.object_flags & ObjectFlag.INSTRUMENTAL
 
 
