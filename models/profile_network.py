@@ -117,11 +117,27 @@ class ProfileExample:
 
 
 class _MirrorConv(nn.Conv2d):
-    """A convolution over radius and angle that is the same read the other way round: a mirrored galaxy gives mirrored features."""
+    """A convolution over radius and angle that is the same read the other way round: a mirrored galaxy gives mirrored features.
+
+    Cells on both sides of one count alike, so they are added up first and take one product instead of two.
+    """
+
+    def forward(self, planes: Tensor) -> Tensor:
+        kernel = torch.cat([self.weight[..., 1:2], 0.5 * (self.weight[..., :1] + self.weight[..., 2:])], dim=1)
+        beside = planes.roll(1, dims=-1) + planes.roll(-1, dims=-1)
+        return self._conv_forward(torch.cat([planes, beside], dim=1), _channels_last(kernel), self.bias)
+
+
+class _HalvingConv(nn.Conv2d):
+    """A convolution of four cells of angle at each second one, the same read the other way round."""
 
     def forward(self, planes: Tensor) -> Tensor:
         kernel = 0.5 * (self.weight + self.weight.flip(-1))
-        return self._conv_forward(_ringed(planes), kernel, self.bias)
+        kernel = torch.cat([kernel[..., 1:2], kernel[..., :1]], dim=1)
+        first, second = planes[..., ::2], planes[..., 1::2]
+        beside = second.roll(1, dims=-1) + first.roll(-1, dims=-1)
+        both = torch.cat([first + second, beside], dim=1)
+        return F.conv2d(both, _channels_last(kernel), self.bias, padding=self.padding)  # type: ignore[arg-type]
 
 
 class _Block(nn.Module):
@@ -200,7 +216,7 @@ class ProfileNet(nn.Module):
         self.config = config
         channels, width = config.channels, config.width
         self.cells = _MirrorConv(_PLANES, channels // 2, 3, padding=(1, 0))
-        self.halved = _MirrorConv(channels // 2, channels, (3, 4), stride=(1, 2), padding=(1, 0))
+        self.halved = _HalvingConv(channels // 2, channels, (3, 4), stride=(1, 2), padding=(1, 0))
         self.blocks = nn.ModuleList(_Block(channels, 2**index) for index in range(config.depth))
         self.weigh_near = nn.Conv2d(channels // 2, 1, 1)
         self.weigh_far = nn.Conv2d(channels, 1, 1)
@@ -263,6 +279,17 @@ class ProfileNet(nn.Module):
             Which one is read.
         """
         return self._read(_Cells.of(_picked(polar, band), _summed(polar, use)))
+
+    def read_bands(self, polar: Polar, use: Tensor) -> Reading:
+        """Return the profiles of all bands as rows (B K, ...), each in units of its band's noise.
+
+        Parameters
+        ----------
+        polar : Polar
+        use : Tensor of bool, shape (B, K)
+            Bands to look at.
+        """
+        return self._read(_Cells.of(_split(polar), _summed(polar, use)))
 
     def loss(self, batch: ProfileExample, *, generator: torch.Generator) -> Tensor:
         """Return the pinball loss of the profile in z, plus that of the ellipse; nothing is drawn from `generator`."""
@@ -368,8 +395,10 @@ class _Cells:
 
     @classmethod
     def of(cls, polar: Polar, whole: Polar | None) -> _Cells:
+        """Return cells of one band beside those of all; rows of `whole` may each stand for several that follow each other."""
         own = _scaled(polar)
-        other = own if whole is None else _scaled(whole)
+        times = 1 if whole is None else len(polar.flux) // len(whole.flux)
+        other = own if whole is None else tuple(part.repeat_interleave(times, dim=0) for part in _scaled(whole))
         z, spread, error, cells = own
         radius = polar.radius
         fwhm = polar.fwhm.nan_to_num(_USUAL_FWHM).clamp(min=0.5)
@@ -393,7 +422,7 @@ class _Cells:
             dim=1,
         )
         flat = rows[:, [0, 1, 5, 6], :, None].expand(-1, -1, -1, polar.flux.shape[-1])
-        covers = (polar if whole is None else whole).cover[:, 0]
+        covers = polar.cover[:, 0] if whole is None else whole.cover[:, 0].repeat_interleave(times, dim=0)
         planes = torch.cat([torch.stack([cells, other[3], polar.cover[:, 0], covers], dim=1), flat], dim=1)
         ring = rings(radius, polar.flattening)
         return cls(planes, rows, polar.flux[:, 0], polar.cover[:, 0], z, error, ring, polar.flattening)
@@ -443,6 +472,18 @@ def _picked(polar: Polar, band: Tensor) -> Polar:
     )
 
 
+def _split(polar: Polar) -> Polar:
+    """Return every band of each object as an object of one band."""
+    bands = polar.flux.shape[1]
+    radius, pixels, flattening = (
+        part.repeat_interleave(bands, dim=0) for part in (polar.radius, polar.pixels, polar.flattening)
+    )
+    flux, cover, fwhm, inflation = (
+        part.flatten(0, 1)[:, None] for part in (polar.flux, polar.cover, polar.fwhm, polar.inflation)
+    )
+    return Polar(flux, cover, radius, pixels, flattening, fwhm, inflation)
+
+
 def half_light(polar: Polar, cells: _Cells) -> Tensor:
     """Return about the semi-major axis of half of the light, pixels, shape (B,): of medians, to where they drown."""
     light = torch.sinh(cells.z.clamp(max=_BRIGHTEST)) * cells.error
@@ -453,6 +494,5 @@ def half_light(polar: Polar, cells: _Cells) -> Tensor:
     return polar.radius.gather(1, place[:, None])[:, 0].clamp(min=1.0)
 
 
-def _ringed(planes: Tensor) -> Tensor:
-    """Return planes (B, C, R, A) with a cell more on each side: angles go round. Radii end, and are filled with zeros."""
-    return torch.cat([planes[..., -1:], planes, planes[..., :1]], dim=-1)
+def _channels_last(kernel: Tensor) -> Tensor:
+    return kernel.contiguous(memory_format=torch.channels_last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,9 +132,7 @@ def to_profile(
     """
     band, scale, radius = cutout.bands[index], cutout.pixel_scale_arcsec, ellipses.radius
     kept = _kept(found, within)
-    wcs = read_wcs(cutout.wcs)
-    jacobian = None if wcs is None else jacobian_at(wcs, ellipses.x, ellipses.y)
-    centre = (math.nan, math.nan) if wcs is None else position_of(wcs, ellipses.x, ellipses.y)
+    jacobian, centre = _on_sky(cutout.wcs, ellipses.x, ellipses.y)
     east, north = sky_offsets(ellipses.drift[kept], jacobian, scale)
     object_flags |= _flags_of_image(cutout, index)
     intensity, error = found.intensity[kept], found.error[kept]
@@ -166,6 +165,13 @@ def to_profile(
     return with_photometry(profile, found.noise[kept])
 
 
+@lru_cache(maxsize=16)
+def _on_sky(header: str, x: float, y: float) -> tuple[NDArray[np.float64] | None, tuple[float, float]]:
+    """Return a place's jacobian (`prepare.jacobian_at`) and position, which all bands share; None and NaN without a WCS."""
+    wcs = read_wcs(header)
+    return (None, (math.nan, math.nan)) if wcs is None else (jacobian_at(wcs, x, y), position_of(wcs, x, y))
+
+
 def _sky_beneath(radius: NDArray[np.float64], measured: Annuli, sky: Sky, extent: float) -> Sky:
     """Return the sky without what the galaxy's own wings put into it: from the profile's run out into the sky."""
     outer = (radius > _WINGS_FROM * extent) & (measured.inside > 0.3)
@@ -183,11 +189,9 @@ def _sky_beneath(radius: NDArray[np.float64], measured: Annuli, sky: Sky, extent
 def _kept(found: Measurement, within: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return which radii are reported: to where nothing is left of the object, or of the image."""
     signal = np.nan_to_num(found.intensity / np.where(found.error > 0, found.error, np.nan))
-    last = signal.size
-    for index in range(2, signal.size):
-        if not within[index] and (signal[index - 2 : index + 1] < 1.0).all():
-            last = index + 1
-            break
+    faint = signal < 1.0
+    gone = np.flatnonzero(faint[2:] & faint[1:-1] & faint[:-2] & ~within[2:])
+    last = gone[0] + 3 if gone.size else signal.size
     seen = found.inside > 0.2
     return (np.arange(signal.size) < last) & seen & np.isfinite(found.intensity)
 

@@ -219,23 +219,21 @@ def find_profiles(
         whole = Pyramid(images.summed(sky), sky.summed(images)) if images.flux.shape[1] > 1 else pyramid
         alone = torch.ones(len(images.flux), 1, dtype=torch.bool, device=images.flux.device)
         batch, bands = images.sigma.shape
-        use = images.weight.flatten(2).amax(dim=-1) > 0
+        use = images.there
         centre = find_centres(images, sky, expected, reach=search_reach(images.shape, pixel_scale_arcsec))
         ellipses = Ellipses(centre, torch.zeros_like(centre))
         before = ellipses
         for _ in range(PASSES):
             before, ellipses = ellipses, _moved(ellipses, *model.correct(whole.polar(ellipses, parts=2), alone))
-        every = use.repeat_interleave(bands, dim=0)
-        asked = torch.arange(bands, device=use.device).repeat(batch)
         shapes, trust = ellipses.shape[:, None].expand(-1, RADII, -1), torch.zeros(batch, RADII, device=use.device)
         if not fixed_geometry:
             shapes, trust = fit_shapes(whole, ellipses)
         polar = pyramid.polar(ellipses, shapes=shapes)
-        reading = model.read(_repeated(polar, bands), every, asked)
+        reading = model.read_bands(polar, use)
         intensity = reading.intensity
         if members > 1:
             others = (pyramid.polar(near, shapes=shapes + bend) for near, bend in _about(ellipses, members - 1))
-            more = [model.read(_repeated(other, bands), every, asked).intensity for other in others]
+            more = [model.read_bands(other, use).intensity for other in others]
             intensity = pooled([intensity, *more])
         strange = model.strangeness(reading.features) > model.strange_from
         split = (batch, bands)
@@ -281,10 +279,6 @@ def pooled(members: Sequence[Tensor]) -> Tensor:
     low = torch.hypot(mean[..., 1] - mean[..., 0], between)
     high = torch.hypot(mean[..., 2] - mean[..., 1], between)
     return torch.stack([mean[..., 1] - low, mean[..., 1], mean[..., 1] + high], dim=-1)
-
-
-def _repeated(polar: Polar, times: int) -> Polar:
-    return Polar(**{name: value.repeat_interleave(times, dim=0) for name, value in vars(polar).items()})
 
 
 def read_profiles(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -160,12 +161,54 @@ def test_noise_is_measured_where_no_inverse_variance_is_given() -> None:
     assert images.weight.all()
 
 
+def test_what_is_read_between_pixels_of_a_halved_image_is_straight_and_beyond_it_there_is_nothing() -> None:
+    """A plane is the same plane however often it is halved, and straight between any of its pixels."""
+    rows, columns = torch.meshgrid(torch.arange(SIDE) * 1.0, torch.arange(SIDE) * 1.0, indexing="ij")
+    images = images_of(torch.stack([3 + 2 * columns - rows, 5 + rows])[None])
+    generator = torch.Generator().manual_seed(6)
+    x, y = (20 + 80 * torch.rand(1, 4, 5, 3, generator=generator) for _ in range(2))
+    read = Pyramid(images, no_sky(images)).read(x, y, torch.arange(4)[None])
+    assert read.shape == (1, 3, 4, 5)
+    for found, expected in zip(read[0], (3 + 2 * x - y, 5 + y, torch.ones_like(x)), strict=True):
+        assert torch.allclose(found, expected.mean(dim=-1)[0], atol=1e-3)
+    far = Pyramid(images, no_sky(images)).read(x + 1000, y - 1000, torch.arange(4)[None])
+    assert not far.any()
+
+
+def test_bands_with_masks_of_their_own_are_read_as_bands_that_share_one() -> None:
+    generator = torch.Generator().manual_seed(7)
+    flux, valid = torch.randn(2, 2, 64, 64, generator=generator), torch.ones(2, 2, 64, 64, dtype=torch.bool)
+    valid[0, 1, 20:30, 20:40] = False
+    about = Ellipses(torch.full((2, 2), 31.5), torch.tensor([[0.3, 0.1]]).repeat(2, 1))
+    size, fwhm = torch.tensor([[64, 64]]).repeat(2, 1), torch.full((2, 2), 4.0)
+
+    def read(rows: slice) -> Polar:
+        part = Images.of(flux[rows], torch.ones_like(flux[rows]), valid[rows], shape=size[rows], fwhm=fwhm[rows])
+        return Pyramid(part, no_sky(part)).polar(Ellipses(about.centre[rows], about.shape[rows]))
+
+    both, shared = read(slice(0, 2)), read(slice(1, 2))
+    assert torch.allclose(both.flux[1:], shared.flux, atol=1e-5)
+    assert torch.allclose(both.cover[1:], shared.cover, atol=1e-6)
+    assert (both.cover[0, 1] < both.cover[0, 0] - 0.5).any()
+
+
 def test_the_brightest_place_near_the_target_is_found_and_a_star_far_off_is_not() -> None:
     image = exponential(70.2, 58.7, ratio=0.6, angle=0.2)
     star = exponential(20.0, 110.0, ratio=1.0, angle=0.0, scale=1.5)
     images = images_of(image + 100 * star)
     found = find_centres(images, no_sky(images), torch.tensor([[68.0, 60.0]]), reach=torch.tensor([8.0]))
     assert torch.allclose(found, torch.tensor([[70.2, 58.7]]), atol=0.3)
+
+
+def test_each_image_is_smoothed_by_the_width_of_its_own_stars() -> None:
+    image = torch.stack([exponential(70.2, 58.7, ratio=0.6, angle=0.2), exponential(60.0, 66.0, ratio=0.8, angle=1.0)])
+    images = replace(images_of(image[:, None]), fwhm=torch.tensor([[2.0], [9.0]]))
+    expected, reach = torch.tensor([[68.0, 60.0], [61.0, 66.0]]), torch.tensor([8.0, 8.0])
+    both = find_centres(images, no_sky(images), expected, reach=reach)
+    for row in (0, 1):
+        alone = replace(images_of(image[row]), fwhm=images.fwhm[row : row + 1])
+        found = find_centres(alone, no_sky(alone), expected[row : row + 1], reach=reach[:1])
+        assert torch.allclose(found[0], both[row], atol=1e-3)
 
 
 def test_an_empty_image_leaves_the_target_where_it_is_said_to_be() -> None:
