@@ -492,7 +492,9 @@ def _sample(cells: Sequence[Cell], *, each: int = 2000) -> Tensor:
 class _Objective(nn.Module):
     """What `fit` trains: the head, or the whole model, under the loss that was chosen."""
 
-    def __init__(self, model: CanopyNet, *, weights: Sequence[float] | None, focus: float, anchor: CanopyHead) -> None:
+    def __init__(
+        self, model: CanopyNet, *, weights: Sequence[float] | None, focus: float, anchor: CanopyHead | None
+    ) -> None:
         super().__init__()
         self.model, self.weights, self.focus = model, weights, focus
         self.anchor = [anchor]  # in a list, so that it is no part of what is trained and averaged
@@ -564,8 +566,9 @@ class Course:
         on_progress: Progress | None = None,
     ) -> None:
         self.model, self.choice, self.classes, self.seed, self.say = model, choice, classes, seed, on_progress
-        self.anchor = deepcopy(model.head).eval().requires_grad_(False)
         self.train = tuple(cell for cell in cells if (cell.of(TRAIN) != UNKNOWN).any())
+        followed = any((cell.of(TRAIN) == LEFT).any() for cell in self.train)
+        self.anchor = deepcopy(model.head).eval().requires_grad_(False) if followed else None
         self.validation = [cell for cell in cells if (cell.of(VALIDATION) >= 0).any()]
         self.lines: list[dict[str, Any]] = []
         self.best: tuple[float, int] = (-1.0, 0)
