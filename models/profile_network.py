@@ -32,6 +32,7 @@ _UNIT_OF_SHIFT = 0.25
 _BRIGHTEST = 12.0
 SIGNAL_EDGES = (3.0, 10.0, 30.0, 100.0)
 """S/N of a ring one pixel wide, noise of the sky alone, at which the calibration changes."""
+_MOST_LEANING = 3.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ class _MirrorConv(nn.Conv2d):
 
     def forward(self, planes: Tensor) -> Tensor:
         kernel = torch.cat([self.weight[..., 1:2], 0.5 * (self.weight[..., :1] + self.weight[..., 2:])], dim=1)
-        beside = planes.roll(1, dims=-1) + planes.roll(-1, dims=-1)
+        ringed = _ringed(planes)
+        beside = ringed[..., :-2] + ringed[..., 2:]
         return self._conv_forward(torch.cat([planes, beside], dim=1), _channels_last(kernel), self.bias)
 
 
@@ -134,9 +136,9 @@ class _HalvingConv(nn.Conv2d):
     def forward(self, planes: Tensor) -> Tensor:
         kernel = 0.5 * (self.weight + self.weight.flip(-1))
         kernel = torch.cat([kernel[..., 1:2], kernel[..., :1]], dim=1)
-        first, second = planes[..., ::2], planes[..., 1::2]
-        beside = second.roll(1, dims=-1) + first.roll(-1, dims=-1)
-        both = torch.cat([first + second, beside], dim=1)
+        ringed = _ringed(planes)
+        inner = planes[..., ::2] + planes[..., 1::2]
+        both = torch.cat([inner, ringed[..., :-2:2] + ringed[..., 3::2]], dim=1)
         return F.conv2d(both, _channels_last(kernel), self.bias, padding=self.padding)  # type: ignore[arg-type]
 
 
@@ -206,6 +208,7 @@ class ProfileNet(nn.Module):
     """
 
     calibration: Tensor
+    leaning: Tensor
     usual_mean: Tensor
     usual_precision: Tensor
     strange_from: Tensor
@@ -228,6 +231,7 @@ class ProfileNet(nn.Module):
         self.core = Transformer(core)
         self.head = nn.Linear(width, 3)
         self.register_buffer("calibration", torch.ones(len(SIGNAL_EDGES) + 1))
+        self.register_buffer("leaning", torch.zeros(width))
         self.register_buffer("usual_mean", torch.zeros(width))
         self.register_buffer("usual_precision", torch.eye(width))
         self.register_buffer("strange_from", torch.tensor(math.inf))
@@ -315,12 +319,20 @@ class ProfileNet(nn.Module):
         apart = features - self.usual_mean
         return ((apart @ self.usual_precision) * apart).sum(dim=-1).clamp(min=0).sqrt()
 
+    def widening(self, features: Tensor) -> Tensor:
+        """Return by how much wider than others' the errors of whole profiles are, by their features (B, D), shape (B,).
+
+        What is off in a galaxy, its ellipse or a companion, is off at all radii; a smooth one in a quiet field errs less.
+        """
+        most = math.log(_MOST_LEANING)
+        return ((features - self.usual_mean) @ self.leaning).clamp(-most, most).exp()
+
     def _read(self, cells: _Cells) -> Reading:
         (measured, own, seen, features), z, error = self._z(cells)
         middle = z[..., 1:2]
         signal = torch.sinh(z[..., 1].clamp(-3, 14)) * 2 * error * cells.ring
         factor = self.calibration[torch.bucketize(signal.abs(), torch.tensor(SIGNAL_EDGES, device=z.device))]
-        z = middle + (z - middle) * factor[..., None]
+        z = middle + (z - middle) * (factor * self.widening(features)[:, None])[..., None]
         intensity = torch.sinh(z.clamp(-14, 14)) * 2 * error[..., None]
         return Reading(intensity, measured, own, seen, error, features)
 
@@ -492,6 +504,11 @@ def half_light(polar: Polar, cells: _Cells) -> Tensor:
     share = curve / curve[:, -1:].clamp(min=1e-12)
     place = (share < 0.5).sum(dim=1).clamp(max=polar.radius.shape[1] - 1)
     return polar.radius.gather(1, place[:, None])[:, 0].clamp(min=1.0)
+
+
+def _ringed(planes: Tensor) -> Tensor:
+    """Return planes (B, C, R, A) with a cell more on each side: angles go round."""
+    return torch.cat([planes[..., -1:], planes, planes[..., :1]], dim=-1)
 
 
 def _channels_last(kernel: Tensor) -> Tensor:
