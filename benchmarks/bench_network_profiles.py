@@ -24,6 +24,7 @@ from tasks.sky.methods import DEFAULT_MODEL
 from tasks.sky.network_profiles import images_of_cutouts, load_profile_net, read_profiles
 from tasks.sky.prepare import prepare_cutout
 from tasks.sky.published_photutils import PhotutilsMethod
+from tasks.sky.workers import PROCESS_SETTINGS
 
 PIXELS, BATCH = 256, 32
 _HELD: list[Cutout] = []
@@ -83,8 +84,12 @@ _PUBLISHED = Pix2Prof(Pix2ProfConfig()).eval()
 
 
 @pytest.mark.slow
-def test_profiles_by_the_network(benchmark: BenchmarkFixture, full_size: bool, tmp_path: Path) -> None:
+def test_profiles_by_the_network(
+    benchmark: BenchmarkFixture, full_size: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.set_num_threads(1)
+    for name, value in PROCESS_SETTINGS.items():
+        monkeypatch.setenv(name, value)  # as the processes of bulk extraction have it
     processes, count, few = (os.cpu_count() or 1, 512, 6) if full_size else (1, 4, 1)
     with ProcessPoolExecutor(
         processes, mp_context=get_context("spawn"), initializer=begin, initargs=(count, 1)

@@ -26,9 +26,12 @@ START_S = 180.0
 """Longest time until a process has imported what it needs; on a busy machine with a cold disk it takes a while."""
 _ORPHANED_S = 5.0
 _COMMAND = "import sys; from tasks.sky.workers import serve; serve(int(sys.argv[1]))"
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
-"""Of glibc: memory of arrays that come and go is not given back to the system each time, which costs a tenth."""
+PROCESS_SETTINGS = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**28),
+}
+"""One thread each; and memory of arrays that come and go is not given back to the system each time, which costs a tenth."""
 T = TypeVar("T")
 
 
@@ -124,10 +127,7 @@ class _Worker:
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=os.environ
-                | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-                | dict.fromkeys(_ONE_THREAD, "1")
-                | _KEEP_MEMORY,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | PROCESS_SETTINGS,
             )
 
     @property
