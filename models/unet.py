@@ -128,7 +128,7 @@ class UNet(nn.Module):
         self.level = nn.Sequential(nn.Linear(2 * FREQUENCIES, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.nothing = nn.Parameter(torch.zeros(embedding))
         self.asked = (
-            nn.Sequential(nn.Linear(config.conditions, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+            nn.Sequential(nn.Linear(config.conditions, widths[0]), nn.SiLU(), nn.Linear(widths[0], embedding))
             if config.conditions
             else None
         )
