@@ -32,7 +32,7 @@ _UNIT_OF_SHIFT = 0.25
 _BRIGHTEST = 12.0
 SIGNAL_EDGES = (3.0, 10.0, 30.0, 100.0)
 """S/N of a ring one pixel wide, noise of the sky alone, at which the calibration changes."""
-_MOST_LEANING = 3.0
+_LEAST_WIDENING, _MOST_WIDENING = 0.6, 3.0
 
 
 @dataclass(frozen=True)
@@ -324,8 +324,8 @@ class ProfileNet(nn.Module):
 
         What is off in a galaxy, its ellipse or a companion, is off at all radii; a smooth one in a quiet field errs less.
         """
-        most = math.log(_MOST_LEANING)
-        return ((features - self.usual_mean) @ self.leaning).clamp(-most, most).exp()
+        leaning = (features - self.usual_mean) @ self.leaning
+        return leaning.clamp(math.log(_LEAST_WIDENING), math.log(_MOST_WIDENING)).exp()
 
     def _read(self, cells: _Cells) -> Reading:
         (measured, own, seen, features), z, error = self._z(cells)

@@ -2,65 +2,104 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.profile_network import SIGNAL_EDGES, ProfileNet, rings
-from tasks.sky.generator import BENCH_FULL, NATIVE_SCALE, draw, true_profile
+from tasks.sky.generator import BENCH_FULL, BENCH_SIMPLE, NATIVE_SCALE, GalaxyPrior, draw, true_profile
 from tasks.sky.network_pool import images_of_galaxies
 from tasks.sky.network_profiles import find_profiles
 
 _AT_ONCE = 32
 _HELD = 0.68
 _WIDEST, _NARROWEST = 3.0, 0.3
+_FEWEST = 50
 _SHRINKAGE = 0.1
 _USUAL_SHARE = 0.995
 _BEYOND = 1.2
+_STEPS, _RATE = 400, 0.03
+_RIDGE = 1e-2
+"""Of the leaning, in units of the features' own scatter."""
+_LEAST_RATIO = 1e-3
+_RANGES = len(SIGNAL_EDGES) + 1
+
+
+@dataclass(frozen=True)
+class _Apart:
+    """How far profiles are off.
+
+    Parameters
+    ----------
+    range : Tensor of int64, shape (N,)
+        Of S/N, at each radius.
+    ratio : Tensor, shape (N,)
+        Distance from the truth, in half widths of the interval on that side.
+    row : Tensor of int64, shape (N,)
+        Whose features.
+    features : Tensor, shape (M, D)
+        Of each band of each galaxy.
+    """
+
+    range: Tensor
+    ratio: Tensor
+    row: Tensor
+    features: Tensor
 
 
 @torch.inference_mode()
 def calibrate(model: ProfileNet, galaxies: int, *, seed: int) -> dict[str, Any]:
-    """Set a network's error scale by S/N, and what it takes for strange, on generated galaxies found as real ones are.
+    """Set a network's error scale, and what it takes for strange, on generated galaxies found as real ones are.
+
+    The scale is a factor by S/N, times one of the whole profile by its features, so that intervals hold as often for plain galaxies
+    as for those with arms and neighbours; both kinds count alike.
 
     Parameters
     ----------
     model : ProfileNet
         On the CPU, in eval mode; its buffers are changed.
     galaxies : int
-        How many are drawn: half set the scale, the other half tell how often the intervals then hold.
+        How many are drawn of either kind together: half set the scale, the other half tell how often the intervals then hold.
     seed : int
 
     Returns
     -------
     dict
-        JSON types: ``calibration`` by range of S/N, with the factor and the share held; ``strange_from``.
+        JSON types: ``calibration`` by range of S/N, with the factor and the share held, of plain galaxies too; ``strange_from``.
     """
     model.calibration.fill_(1.0)
+    model.leaning.zero_()
     generator = torch.Generator().manual_seed(seed)
-    parts = [_apart(model, min(_AT_ONCE, galaxies), generator) for _ in range(max(2, galaxies // _AT_ONCE))]
-    half = len(parts) // 2
-    signal, apart, features = (torch.cat([part[column] for part in parts]) for column in range(3))
-    first = sum(len(part[0]) for part in parts[:half])
-    edges = torch.tensor(SIGNAL_EDGES)
-    place = torch.bucketize(signal, edges)
-    told = {}
-    for number in range(len(SIGNAL_EDGES) + 1):
-        inside = apart[:first][place[:first] == number]
-        factor = float(inside.quantile(_HELD).clamp(_NARROWEST, _WIDEST)) if len(inside) > 50 else 1.0
-        model.calibration[number] = factor
-        rest = apart[first:][place[first:] == number]
-        low, high = ((0.0, *SIGNAL_EDGES)[number], (*SIGNAL_EDGES, None)[number])
-        name = f"{low:g}-{high:g}" if high is not None else f">{low:g}"
-        told[name] = {"factor": factor, "held": float((rest <= factor).float().mean()) if len(rest) else 0.0}
-    _know(model, features)
+    batches = max(2, galaxies // (2 * _AT_ONCE))
+    full, plain = (
+        [_apart(model, prior, min(_AT_ONCE, galaxies), generator) for _ in range(batches)]
+        for prior in (BENCH_FULL, BENCH_SIMPLE)
+    )
+    _know(model, torch.cat([part.features for part in full]))
+    half = batches // 2
+    fitted = [_joined(parts[:half]) for parts in (full, plain)]
+    model.leaning.copy_(_lean(model.usual_mean, fitted))
+    _set_factors(model, fitted)
+    held = [_held(model, _joined(parts[half:])) for parts in (full, plain)]
+    told = {
+        name: {"factor": float(model.calibration[number]), "held": held[0][number], "held_plain": held[1][number]}
+        for number, name in enumerate(_names())
+    }
     return {"calibration": told, "strange_from": float(model.strange_from)}
 
 
-def _apart(model: ProfileNet, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Return S/N, distance from the truth in half widths of the interval on that side, and features, of some galaxies."""
-    galaxies = draw(count, BENCH_FULL, generator=generator, pixels=256, pixel_scale_arcsec=NATIVE_SCALE)
+def _names() -> list[str]:
+    return [f"{low:g}-{high:g}" for low, high in zip((0.0, *SIGNAL_EDGES), SIGNAL_EDGES, strict=False)] + [
+        f">{SIGNAL_EDGES[-1]:g}"
+    ]
+
+
+def _apart(model: ProfileNet, prior: GalaxyPrior, count: int, generator: torch.Generator) -> _Apart:
+    """Return how far the profiles of some galaxies are off."""
+    galaxies = draw(count, prior, generator=generator, pixels=256, pixel_scale_arcsec=NATIVE_SCALE)
     images = images_of_galaxies(galaxies)
     expected = torch.stack([galaxies.truth.centre_x, galaxies.truth.centre_y], dim=-1)
     found = find_profiles(model, images, expected, pixel_scale_arcsec=NATIVE_SCALE)
@@ -70,9 +109,82 @@ def _apart(model: ProfileNet, count: int, generator: torch.Generator) -> tuple[T
     off = torch.asinh(truth / (2 * found.error)) - z[..., 1]
     width = torch.where(off > 0, z[..., 2] - z[..., 1], z[..., 1] - z[..., 0])
     known = truth.isfinite()
-    ring = rings(found.polar.radius, found.polar.flattening)
-    signal = (found.intensity[..., 1] * ring[:, None]).abs()
-    return signal[known], (off.abs() / width.clamp(min=1e-6))[known], found.features.flatten(0, 1)
+    signal = (found.intensity[..., 1] * rings(found.polar.radius, found.polar.flattening)[:, None]).abs()
+    features = found.features.flatten(0, 1)
+    row = torch.arange(len(features)).reshape(known.shape[:2])[..., None].expand_as(known)
+    return _Apart(
+        torch.bucketize(signal[known], torch.tensor(SIGNAL_EDGES)),
+        (off.abs() / width.clamp(min=1e-6))[known],
+        row[known],
+        features,
+    )
+
+
+def _joined(parts: list[_Apart]) -> _Apart:
+    first, rows = 0, []
+    for part in parts:
+        rows.append(part.row + first)
+        first += len(part.features)
+    ranges, ratio, features = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("range", "ratio", "features")
+    )
+    return _Apart(ranges, ratio, torch.cat(rows), features)
+
+
+def _shares(part: _Apart) -> Tensor:
+    """Return weights by which each range of S/N counts alike, sum 1."""
+    count = torch.bincount(part.range, minlength=_RANGES)
+    return 1 / count[part.range] / (count > 0).sum()
+
+
+@torch.inference_mode(mode=False)
+def _lean(usual: Tensor, parts: list[_Apart]) -> Tensor:
+    """Return how the logarithm of the widening leans on features less the usual ones: a linear quantile regression.
+
+    Koenker and Bassett 1978: what lies above 68 % of the ratios has the least sum of distances, those above weighed by 0.68 and those
+    below by 0.32.
+    """
+    usual = usual.clone()
+    apart = torch.cat([part.features for part in parts]).clone() - usual
+    unit = apart.std(dim=0) + 1e-3
+    starts = [sum(len(part.features) for part in parts[:number]) for number in range(len(parts))]
+    row = torch.cat([part.row + start for part, start in zip(parts, starts, strict=True)])
+    ranges, weight = (
+        torch.cat(columns).clone() for columns in zip(*((p.range, _shares(p)) for p in parts), strict=True)
+    )
+    wanted = torch.cat([part.ratio for part in parts]).clone().clamp(min=_LEAST_RATIO).log()
+    level, lean = torch.zeros(_RANGES, requires_grad=True), torch.zeros(len(unit), requires_grad=True)
+    optimiser = torch.optim.Adam([level, lean], lr=_RATE)
+    for step in range(_STEPS):
+        for group in optimiser.param_groups:
+            group["lr"] = _RATE * 0.5 * (1 + math.cos(math.pi * step / _STEPS))
+        above = wanted - level[ranges] - ((apart / unit) @ lean)[row]
+        pinball = torch.maximum(_HELD * above, (_HELD - 1) * above)
+        loss = (weight * pinball).sum() / len(parts) + _RIDGE * lean.square().sum()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return lean.detach() / unit
+
+
+def _set_factors(model: ProfileNet, parts: list[_Apart]) -> None:
+    """Set the factor of each range of S/N to what holds 68 % of the radii of all kinds, which count alike."""
+    ranges, weight = (torch.cat(columns) for columns in zip(*((p.range, _shares(p)) for p in parts), strict=True))
+    ratio = torch.cat([part.ratio / model.widening(part.features)[part.row] for part in parts])
+    for number in range(_RANGES):
+        inside = ranges == number
+        order = ratio[inside].argsort()
+        share = weight[inside][order].cumsum(0)
+        place = int((share < _HELD * share[-1:]).sum())
+        factor = ratio[inside][order][place].clamp(_NARROWEST, _WIDEST) if len(order) > _FEWEST else 1.0
+        model.calibration[number] = factor
+
+
+def _held(model: ProfileNet, part: _Apart) -> list[float]:
+    """Return the share of radii whose interval holds the truth, by range of S/N."""
+    width = model.calibration[part.range] * model.widening(part.features)[part.row]
+    inside = (part.ratio <= width).float()
+    return [float(inside[part.range == number].mean().nan_to_num(0.0)) for number in range(_RANGES)]
 
 
 def _know(model: ProfileNet, features: Tensor) -> None:

@@ -254,7 +254,9 @@ def write_card(model: ProfileNet, training: Mapping[str, Any], metrics: Mapping[
         f"- RMS error where an annulus has S/N above 10: median {metrics['rms_median']:.3f}, 90th percentile {metrics['rms_p90']:.3f} mag; "
         f"of the plain weighted means {metrics['plain_rms_median']:.3f}",
         "- 68 % intervals held, by S/N of a ring one pixel wide, after calibration: "
-        + ", ".join(f"{name}: {found['held']:.0%}" for name, found in bands.items()),
+        + ", ".join(f"{name}: {found['held']:.0%}" for name, found in bands.items())
+        + "; of galaxies that are one Sersic law in white noise: "
+        + ", ".join(f"{name}: {found['held_plain']:.0%}" for name, found in bands.items()),
         "",
         "docs/evaluation.md scores it by the protocol, on real galaxies too.",
         "",
