@@ -61,6 +61,7 @@ KINDS: dict[str, type[Settings]] = {
     "transfer": TransferConfig,
     "interpolate": InterpolateConfig,
     "train_diffusion": TrainDiffusionConfig,
+    "train_diffusion_gpu": TrainDiffusionConfig,
 }
 DEPLOYED = {
     "archive-to-map": "default",
