@@ -141,12 +141,23 @@ class Sky:
         return Sky(nothing, nothing + self.error.amin(dim=1, keepdim=True), mean.clamp(min=1.0))
 
 
+def sky_block(side: int) -> int:
+    """Return the side of the blocks whose means are the sky, for images of so many pixels a side, at least.
+
+    Examples
+    --------
+    >>> sky_block(64), sky_block(256)
+    (2, 8)
+    """
+    level = 0
+    while side >= 2 ** (level + 1) * math.sqrt(_SKY_BLOCKS) and level < 3:
+        level += 1
+    return 2**level
+
+
 def measure_sky(images: Images) -> Sky:
     """Return the sky from means of blocks of pixels in the outer part of each image, clipped of both sides."""
-    level, rows, columns = 0, *images.flux.shape[-2:]
-    while min(rows, columns) >= 2 ** (level + 1) * math.sqrt(_SKY_BLOCKS) and level < 3:
-        level += 1
-    side = 2**level
+    side = sky_block(int(images.shape.amin()))
     weight = F.avg_pool2d(images.weight, side)
     means = F.avg_pool2d(images.flux, side) / weight.clamp(min=1e-6)
     y, x = (torch.arange(length, device=means.device) * side + (side - 1) / 2 for length in means.shape[-2:])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.isophote_shapes import fit_shapes
-from models.polar import RADII, Ellipses, Images, Polar, Pyramid, find_centres, measure_sky
+from models.polar import RADII, Ellipses, Images, Polar, Pyramid, find_centres, measure_sky, sky_block
 from models.profile_network import ProfileNet
 from storage.cutouts import Cutout
 from storage.errors import SchemaMismatch
@@ -33,6 +33,7 @@ from tasks.sky.profile import ObjectFlag, Profile
 KIND = "profile-net"
 LARGEST = 512
 """Pixels of a side that are read as they are."""
+_SIZE_STEP = 32
 _TOGETHER = 8
 """Galaxies of 256 pixels in three bands that a core's cache holds on their way."""
 PASSES = 3
@@ -291,7 +292,7 @@ def read_profiles(
 ) -> list[tuple[Profile, ...] | SourceRejected]:
     """Return for each cutout one profile per band, or why there is none.
 
-    Those with the same bands, size and pixel scale are read together.
+    Those with as many bands, the same pixel scale and about the same size are read together.
 
     Parameters
     ----------
@@ -302,7 +303,7 @@ def read_profiles(
         See `NetworkMethod`.
     device : torch.device or str
     """
-    groups: dict[tuple[object, ...], list[int]] = {}
+    groups: dict[_Kind, list[int]] = {}
     made: dict[int, tuple[Profile, ...] | SourceRejected] = {}
     for number, cutout in enumerate(cutouts):
         try:
@@ -310,14 +311,17 @@ def read_profiles(
         except SchemaMismatch as error:
             made[number] = SourceRejected(str(error))
             continue
-        key = (len(cutout.bands), cutout.shape, round(cutout.pixel_scale_arcsec, 6))
-        groups.setdefault(key, []).append(number)
+        groups.setdefault(_Kind.of(cutout), []).append(number)
     together = _TOGETHER if torch.device(device).type == "cpu" else len(cutouts)
-    for numbers in (group[at : at + together] for group in groups.values() for at in range(0, len(group), together)):
+    pieces = [
+        (kind.factor, group[at : at + together])
+        for kind, group in groups.items()
+        for at in range(0, len(group), together)
+    ]
+    for factor, numbers in pieces:
         some = [cutouts[number] for number in numbers]
         begun = time.monotonic()
         places = [expected_place(cutout) for cutout in some]
-        factor = binning_of(some[0].shape)
         expected = (torch.tensor(places, dtype=torch.float32, device=device) + 0.5) / factor - 0.5
         images = images_of_cutouts(some).to(device).binned(factor)
         found = find_profiles(
@@ -339,6 +343,38 @@ def read_profiles(
     return [made[number] for number in range(len(cutouts))]
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """What cutouts have in common that are read together: they are padded to one size, and nothing else changes for that.
+
+    Parameters
+    ----------
+    bands : int
+    pixel_scale_arcsec : float
+    factor : int
+        See `binning_of`.
+    block : int
+        See `sky_block`.
+    rows, columns : int
+        Size, in steps of `_SIZE_STEP`.
+    """
+
+    bands: int
+    pixel_scale_arcsec: float
+    factor: int
+    block: int
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, cutout: Cutout) -> _Kind:
+        factor = binning_of(cutout.shape)
+        smallest = -(-min(cutout.shape) // factor)
+        rows, columns = (-(-side // _SIZE_STEP) for side in cutout.shape)
+        scale = round(cutout.pixel_scale_arcsec, 6)
+        return cls(len(cutout.bands), scale, factor, sky_block(smallest), rows, columns)
+
+
 def binning_of(shape: tuple[int, ...]) -> int:
     """Return by what an image is made coarser before it is read: galaxies that fill thousands of pixels were never learned from.
 
@@ -354,9 +390,11 @@ def binning_of(shape: tuple[int, ...]) -> int:
 
 
 def images_of_cutouts(cutouts: Sequence[Cutout]) -> Images:
-    """Return cutouts of one size and as many bands as the network's images; a usual star's width where none is known."""
+    """Return cutouts of as many bands as the network's images, padded to one size; a usual star's width where none is known."""
+    size = tuple(max(cutout.shape[axis] for cutout in cutouts) for axis in (0, 1))
     flux, ivar, valid = (
-        torch.from_numpy(np.stack([getattr(cutout, name) for cutout in cutouts])) for name in ("flux", "ivar", "valid")
+        torch.from_numpy(np.stack([_padded(getattr(cutout, name), size) for cutout in cutouts]))
+        for name in ("flux", "ivar", "valid")
     )
     fwhm = []
     for cutout in cutouts:
@@ -365,6 +403,12 @@ def images_of_cutouts(cutouts: Sequence[Cutout]) -> Images:
         fwhm.append([width if math.isfinite(width) else usual for width in widths])
     shape = torch.tensor([cutout.shape for cutout in cutouts])
     return Images.of(flux.float(), ivar.float(), valid, shape=shape, fwhm=torch.tensor(fwhm, dtype=torch.float32))
+
+
+def _padded(planes: NDArray[np.generic], size: tuple[int, ...]) -> NDArray[np.generic]:
+    """Return planes (band, y, x) with zeros above and to the right of them."""
+    rows, columns = (whole - side for whole, side in zip(size, planes.shape[-2:], strict=True))
+    return np.pad(planes, ((0, 0), (0, rows), (0, columns))) if rows or columns else planes
 
 
 def _to_host(found: Found) -> dict[str, NDArray[np.float64]]:

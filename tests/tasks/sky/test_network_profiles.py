@@ -89,8 +89,15 @@ def test_rows_fit_the_schema_of_every_method() -> None:
         assert np.isfinite(profile.intensity_error).all()
 
 
+def cut_off(cutout: Cutout, *, rows: int, columns: int) -> Cutout:
+    """Return the lower left part of a cutout."""
+    planes = {name: getattr(cutout, name)[..., :rows, :columns] for name in ("flux", "valid", "ivar", "maskbits")}
+    return replace(cutout, object_id="part", segmentation=cutout.segmentation[:rows, :columns], **planes)
+
+
 def test_a_batch_gives_what_each_gives_alone() -> None:
-    cutouts = [galaxy(), sersic_cutout(side=96, half_light=2.0, index=2.0), replace(galaxy(), object_id="other")]
+    smaller = [sersic_cutout(f"{side}", side=side, half_light=side / 50, index=1.5) for side in (96, 97, 98, 120)]
+    cutouts = [galaxy(), *smaller, replace(galaxy(), object_id="other"), cut_off(galaxy(), rows=133, columns=159)]
     together = read_profiles(shipped(), cutouts)
     for cutout, found in zip(cutouts, together, strict=True):
         assert not isinstance(found, SourceRejected)
