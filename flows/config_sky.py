@@ -144,7 +144,7 @@ class TrainProfilesConfig(Settings):
     shards: int = Field(90, ge=1, description="of generated galaxies")
     shard_size: int = Field(256, ge=32, multiple_of=32, description="galaxies of one")
     updates_per_shard: int = Field(20, ge=1, description="after so many there is one shard more to draw from")
-    calibrated_on: int = Field(1024, ge=64, description="generated galaxies that set the errors' scale")
+    calibrated_on: int = Field(2048, ge=64, description="generated galaxies that set the errors' scale")
     checkpoint_every: int = Field(100, ge=1, description="updates; the clock is looked at as often")
     log_every: int = Field(10, ge=1)
     precision: Literal["float32", "bf16"] = "float32"

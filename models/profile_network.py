@@ -231,7 +231,7 @@ class ProfileNet(nn.Module):
         self.core = Transformer(core)
         self.head = nn.Linear(width, 3)
         self.register_buffer("calibration", torch.ones(len(SIGNAL_EDGES) + 1))
-        self.register_buffer("leaning", torch.zeros(width))
+        self.register_buffer("leaning", torch.zeros(len(SIGNAL_EDGES) + 1, width))
         self.register_buffer("usual_mean", torch.zeros(width))
         self.register_buffer("usual_precision", torch.eye(width))
         self.register_buffer("strange_from", torch.tensor(math.inf))
@@ -320,19 +320,20 @@ class ProfileNet(nn.Module):
         return ((apart @ self.usual_precision) * apart).sum(dim=-1).clamp(min=0).sqrt()
 
     def widening(self, features: Tensor) -> Tensor:
-        """Return by how much wider than others' the errors of whole profiles are, by their features (B, D), shape (B,).
+        """Return by how much wider than others' the errors of a profile are, by its features (B, D), shape (B, ranges of S/N).
 
-        What is off in a galaxy, its ellipse or a companion, is off at all radii; a smooth one in a quiet field errs less.
+        What is off in a galaxy, its ellipse or a companion, is off at many radii; a smooth one in a quiet field errs less.
         """
-        leaning = (features - self.usual_mean) @ self.leaning
+        leaning = (features - self.usual_mean) @ self.leaning.T
         return leaning.clamp(math.log(_LEAST_WIDENING), math.log(_MOST_WIDENING)).exp()
 
     def _read(self, cells: _Cells) -> Reading:
         (measured, own, seen, features), z, error = self._z(cells)
         middle = z[..., 1:2]
         signal = torch.sinh(z[..., 1].clamp(-3, 14)) * 2 * error * cells.ring
-        factor = self.calibration[torch.bucketize(signal.abs(), torch.tensor(SIGNAL_EDGES, device=z.device))]
-        z = middle + (z - middle) * (factor * self.widening(features)[:, None])[..., None]
+        place = torch.bucketize(signal.abs(), torch.tensor(SIGNAL_EDGES, device=z.device))
+        factor = self.calibration[place] * self.widening(features).gather(1, place)
+        z = middle + (z - middle) * factor[..., None]
         intensity = torch.sinh(z.clamp(-14, 14)) * 2 * error[..., None]
         return Reading(intensity, measured, own, seen, error, features)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +53,8 @@ class _Apart:
 def calibrate(model: ProfileNet, galaxies: int, *, seed: int) -> dict[str, Any]:
     """Set a network's error scale, and what it takes for strange, on generated galaxies found as real ones are.
 
-    The scale is a factor by S/N, times one of the whole profile by its features, so that intervals hold as often for plain galaxies
-    as for those with arms and neighbours; both kinds count alike.
+    The scale is a factor by S/N, times one that the features of the whole profile give there, so that intervals hold as often for
+    plain galaxies as for those with arms and neighbours; both kinds count alike.
 
     Parameters
     ----------
@@ -139,38 +138,57 @@ def _shares(part: _Apart) -> Tensor:
 
 @torch.inference_mode(mode=False)
 def _lean(usual: Tensor, parts: list[_Apart]) -> Tensor:
-    """Return how the logarithm of the widening leans on features less the usual ones: a linear quantile regression.
+    """Return how the logarithm of the widening leans on features less the usual ones, shape (ranges, D): linear quantile regressions.
 
-    Koenker and Bassett 1978: what lies above 68 % of the ratios has the least sum of distances, those above weighed by 0.68 and those
-    below by 0.32.
+    Koenker and Bassett 1978: of all lines, that which 68 % of the ratios lie below has the least sum of distances, those above it
+    weighed by 0.68 and those below by 0.32.
     """
-    usual = usual.clone()
-    apart = torch.cat([part.features for part in parts]).clone() - usual
+    apart = torch.cat([part.features for part in parts]).clone() - usual.clone()
     unit = apart.std(dim=0) + 1e-3
+    ranges, weight, ratio = _together(parts)
     starts = [sum(len(part.features) for part in parts[:number]) for number in range(len(parts))]
     row = torch.cat([part.row + start for part, start in zip(parts, starts, strict=True)])
-    ranges, weight = (
-        torch.cat(columns).clone() for columns in zip(*((p.range, _shares(p)) for p in parts), strict=True)
-    )
-    wanted = torch.cat([part.ratio for part in parts]).clone().clamp(min=_LEAST_RATIO).log()
-    level, lean = torch.zeros(_RANGES, requires_grad=True), torch.zeros(len(unit), requires_grad=True)
+    leaning = torch.zeros(_RANGES, len(unit))
+    for number in range(_RANGES):
+        inside = ranges == number
+        if inside.sum() > _FEWEST:
+            wanted = ratio[inside].clone().clamp(min=_LEAST_RATIO).log()
+            leaning[number] = _line((apart / unit)[row[inside]], wanted, weight[inside].clone()) / unit
+    return leaning
+
+
+def _line(features: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """Return the slopes of one quantile regression, held to zero a little."""
+    level, lean = torch.zeros(1, requires_grad=True), torch.zeros(features.shape[1], requires_grad=True)
     optimiser = torch.optim.Adam([level, lean], lr=_RATE)
-    for step in range(_STEPS):
-        for group in optimiser.param_groups:
-            group["lr"] = _RATE * 0.5 * (1 + math.cos(math.pi * step / _STEPS))
-        above = wanted - level[ranges] - ((apart / unit) @ lean)[row]
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _STEPS)
+    for _ in range(_STEPS):
+        above = wanted - level - features @ lean
         pinball = torch.maximum(_HELD * above, (_HELD - 1) * above)
-        loss = (weight * pinball).sum() / len(parts) + _RIDGE * lean.square().sum()
+        loss = (weight * pinball).sum() / weight.sum() + _RIDGE * lean.square().sum()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    return lean.detach() / unit
+        decay.step()
+    return lean.detach()
+
+
+def _together(parts: list[_Apart]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return range, weight and ratio of the radii of all kinds, which count alike in each range."""
+    columns = zip(*((part.range, _shares(part), part.ratio) for part in parts), strict=True)
+    ranges, weight, ratio = (torch.cat(column) for column in columns)
+    return ranges, weight, ratio
+
+
+def _widths(model: ProfileNet, part: _Apart) -> Tensor:
+    """Return by how much each radius' interval is widened by its profile's features."""
+    return model.widening(part.features)[part.row, part.range]
 
 
 def _set_factors(model: ProfileNet, parts: list[_Apart]) -> None:
     """Set the factor of each range of S/N to what holds 68 % of the radii of all kinds, which count alike."""
-    ranges, weight = (torch.cat(columns) for columns in zip(*((p.range, _shares(p)) for p in parts), strict=True))
-    ratio = torch.cat([part.ratio / model.widening(part.features)[part.row] for part in parts])
+    ranges, weight, ratio = _together(parts)
+    ratio = ratio / torch.cat([_widths(model, part) for part in parts])
     for number in range(_RANGES):
         inside = ranges == number
         order = ratio[inside].argsort()
@@ -182,7 +200,7 @@ def _set_factors(model: ProfileNet, parts: list[_Apart]) -> None:
 
 def _held(model: ProfileNet, part: _Apart) -> list[float]:
     """Return the share of radii whose interval holds the truth, by range of S/N."""
-    width = model.calibration[part.range] * model.widening(part.features)[part.row]
+    width = model.calibration[part.range] * _widths(model, part)
     inside = (part.ratio <= width).float()
     return [float(inside[part.range == number].mean().nan_to_num(0.0)) for number in range(_RANGES)]
 

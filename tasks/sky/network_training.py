@@ -86,7 +86,7 @@ class ProfileNetRequest:
     seed: int = 1
     real: tuple[str, ...] = ()
     real_share: float = 0.2
-    calibrated_on: int = 1024
+    calibrated_on: int = 2048
     minutes: float | None = None
     device: str | None = None
     fresh: bool = False
