@@ -50,6 +50,8 @@ FETCHES = 8
 """Threads that wait for a source at once, in one batch; the source's own limits stand below it."""
 GALLERY = 30
 """Objects in the gallery of a batch."""
+GALLERIES_WITHOUT_PAGES = 2
+"""Batches of a run that have one where no pages are asked for: drawing them all would take longer than measuring."""
 DRAW_S = 120.0
 """Longest time for a picture."""
 _WORST_FIRST: tuple[State, ...] = ("failed", "rejected", "outside")
@@ -260,12 +262,8 @@ class _Batch:
     def _write(self, measured: list[Measured], reader: SkyReader | None) -> None:
         job, folder = self.job, self.job.run.location
         write_table(folder, f"profiles/{job.name}.parquet", to_table(row for one in measured for row in one.profiles))
-        shown = [one.row.object_id for one in measured if one.row.state == "measured"]
-        if reader is not None and shown:
-            cutouts = [reader.read(object_id) for object_id in shown[:GALLERY]]
-            picture = self._drawn(partial(gallery_picture, cutouts, titles=shown[:GALLERY]), f"batch {job.name}")
-            if picture is not None:
-                folder.write_bytes(f"pages/{job.name}.gallery.png", picture)
+        if reader is not None and (job.request.pages or job.index < GALLERIES_WITHOUT_PAGES):
+            self._draw_gallery([one.row.object_id for one in measured if one.row.state == "measured"], reader)
         if job.request.pages:
             for number, one in enumerate(measured):
                 if one.picture is not None:
@@ -273,6 +271,15 @@ class _Batch:
             write_batch_page(job, [(one.row, one.profiles) for one in measured])
         # written last: with it the batch is done
         write_table(folder, f"objects/{job.name}.parquet", pa.Table.from_pylist([asdict(one.row) for one in measured]))
+
+    def _draw_gallery(self, measured: list[str], reader: SkyReader) -> None:
+        shown = measured[:GALLERY]
+        if not shown:
+            return
+        cutouts = [reader.read(object_id) for object_id in shown]
+        picture = self._drawn(partial(gallery_picture, cutouts, titles=shown), f"batch {self.job.name}")
+        if picture is not None:
+            self.job.run.location.write_bytes(f"pages/{self.job.name}.gallery.png", picture)
 
 
 def close_processes(size: int) -> None:

@@ -85,7 +85,7 @@ def finish_extraction(prepared: Prepared) -> Extracted:
         failures=tuple(failures),
         notes=prepared.notes,
         details={"product": receipt.item_url, **pages},
-        pictures=tuple(_galleries(rows, run)),
+        pictures=tuple(_galleries(run)),
     )
 
 
@@ -133,6 +133,7 @@ def _medians(receipt: Receipt) -> dict[str, dict[str, float]]:
     return {band: {name: each["median"] for name, each in found.items()} for band, found in summary.items()}
 
 
-def _galleries(rows: list[ObjectRow], run: Run) -> Iterator[str]:
-    for batch in dict.fromkeys(row.batch for row in rows if row.state == "measured"):
-        yield f"{run.location / PAGES}/{batch:05d}.gallery.png"
+def _galleries(run: Run) -> Iterator[str]:
+    for name in run.location.list_names(f"{PAGES}/"):
+        if name.endswith(".gallery.png"):
+            yield f"{run.location / name}"

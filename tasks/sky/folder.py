@@ -253,8 +253,7 @@ def _check_one_grid(images: Sequence[Image], wcs: WCS | None, where: str) -> Non
     """Refuse images of several bands whose pixels are not of the same sky: nothing is resampled."""
     middle = ((images[0].pixels.shape[1] - 1) / 2.0, (images[0].pixels.shape[0] - 1) / 2.0)
     for image in images[1:]:
-        other = wcs_of(image.header)
-        if wcs is None or other is None or image.header is images[0].header:
+        if wcs is None or image.header is images[0].header or (other := wcs_of(image.header)) is None:
             continue
         x, y = pixel_of(other, *position_of(wcs, *middle))
         if not math.hypot(x - middle[0], y - middle[1]) < 0.5:
