@@ -214,11 +214,12 @@ def test_a_real_galaxy_is_nearer_to_a_public_tool_than_those_are_to_each_other(s
 
 @pytest.mark.parametrize("name", PEERS)
 def test_a_real_galaxy_turned_mirrored_or_rebinned_has_the_same_profile(shared_data: Path, name: str) -> None:
-    """Galaxy b, of 0.1 arcsec pixels, is trusted to too few radii at S/N 10, and misses by 0.04 mag when rebinned."""
+    """The small ones, b and 59, are trusted to too few radii at S/N 10; rebinned, b differs by 0.033 mag to S/N 3."""
     raw = real_cutout(shared_data / "galaxies", name)
     plain = read(raw)[0]
     for change, first in ((turned, 0.6), (mirrored, 0.6), (rebinned, 2.4)):
-        least, bound = (5.0, 0.05) if name == "b" and change is rebinned else (10.0, 0.03)
+        small = {"b": (3.0, 0.05), "59": (5.0, 0.03)} if change is rebinned else {}
+        least, bound = small.get(name, (10.0, 0.03))
         apart = differences(plain, read(change(raw))[0], beyond=first, signal_to_noise=least)
         assert rms(apart) < bound, change.__name__
 
