@@ -15,7 +15,7 @@ from tasks.earth.model_folders import SHIPPED
 from tasks.sky.diffusion_models import open_diffusion
 
 NAME = "galaxy-diffusion-small"
-LARGEST_BYTES = 16 * 2**20
+LARGEST_BYTES = 16_000_000
 
 
 @pytest.fixture(scope="module")
