@@ -20,6 +20,8 @@ SOFTENED_AT = 4.0
 """Sigmas of a pixel's noise below which the scale is about linear."""
 _MEASURED = 10_000
 """Galaxies, evenly over the pool, whose scale is measured."""
+_LOWEST = 0.25
+"""Of the sigmas of a pixel's noise, the lowest level: going on below it adds the errors of the model to the noise of the image."""
 _MAD_TO_SIGMA = 1.4826
 _ORDER, _TURNS = 0, 1
 _CPU = torch.device("cpu")
@@ -128,11 +130,12 @@ def measure_config(pool: Pool, config: DiffusionConfig) -> DiffusionConfig:
     mixing, spread = independent_bands(scaled)
     overall = math.sqrt(float(spread.square().mean()))
     norm = scaled.square().sum(dim=(1, 2, 3)).max().sqrt()
+    lowest = _LOWEST * float(noise_of(scaled.numpy()).min())
     return replace(
         unmeasured,
         mixing=tuple(mixing.flatten().tolist()),
         sigma_data=_rounded(spread.numpy()),
-        sigma_min=_rounded(np.array([overall / 250]))[0],
+        sigma_min=_rounded(np.array([max(overall / 250, lowest)]))[0],
         sigma_max=_rounded(np.array([float(norm)]))[0],
         level_centre=_rounded(np.array([math.log(overall / 2)]))[0],
     )
