@@ -51,9 +51,9 @@ weights: $(VENV)/.for-run ## train the weights that are shipped anew (hours on a
 	    --prior-share 0.7 --steps 2000 --warehouse $(WEIGHTS)/warehouse
 	@$(BIN)/canopus train earthpt --config flows/configs/distil_earthpt.yaml --aoi=$(SITES) --pixels 40000 \
 	    --prior-share 0.8 --warehouse $(WEIGHTS)/warehouse
-	@$(BIN)/canopus train canopy --backbone earthpt-distilled --fresh-head --dropout 0.1 --places 105 --steps 2400 --name canopy-distilled \
+	@$(BIN)/canopus train canopy --backbone earthpt-distilled --fresh-head --dropout 0.1 --hidden 128 --reach 7 --places 444 --steps 6000 --batch 24 --name canopy-distilled \
 	    --warehouse $(WEIGHTS)/warehouse
-	@$(BIN)/canopus train canopy --backbone earthpt-small --head canopy-distilled --places 24 --steps 300 --name canopy-small \
+	@$(BIN)/canopus train canopy --backbone earthpt-small --head canopy-distilled --places 16 --steps 200 --name canopy-small \
 	    --warehouse $(WEIGHTS)/warehouse
 	@$(BIN)/canopus train profiles --name profiles-small --warehouse $(WEIGHTS)/warehouse
 	@$(BIN)/canopus train features --name galaxy-features-small --warehouse $(WEIGHTS)/warehouse
