@@ -50,10 +50,14 @@ def evaluate_generation(
     ] = None,
     beside_steps: Annotated[
         int,
-        typer.Option(
-            help="Also sample a model by as many ancestral steps, from the same noise, and score what differs."
-        ),
+        typer.Option(help="Also sample a model by as many steps, from the same noise, and score what differs."),
     ] = 0,
+    beside_sampler: Annotated[
+        str,
+        typer.Option(
+            help="Of that: ddim adds no noise, so that galaxies come in pairs; ancestral, as published, does."
+        ),
+    ] = "ddim",
     beside_count: Annotated[int, typer.Option(help="Galaxies of that.")] = 512,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 200,
     warehouse: Warehouse = "./warehouse",
@@ -85,7 +89,7 @@ def evaluate_generation(
         beside_count=beside_count,
         out=out,
     )
-    beside = sampling(SamplingRule("ancestral", beside_steps)) if beside_steps else None
+    beside = sampling(SamplingRule(beside_sampler, beside_steps)) if beside_steps else None  # type: ignore[arg-type]
     with bars():
         found = evaluate(request, sampling(rule), beside)
     say(json.dumps(found) if as_json else describe_generation(found))
