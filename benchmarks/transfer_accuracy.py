@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,11 +22,12 @@ from scipy import ndimage
 
 from storage.location import resolve
 from tasks.sky.diffusion_jobs import GalaxyModel, SamplingRule, pin_weights
+from tasks.sky.galaxy_pool import whole_prior
 from tasks.sky.gallery import LEGACY_WEIGHTS
 from tasks.sky.generation_measures import Measured, measure_galaxies
 from tasks.sky.generation_metrics import mean_of_wassersteins
 from tasks.sky.generation_sets import GalaxySet
-from tasks.sky.generator import BENCH_FULL, Galaxies, draw
+from tasks.sky.generator import Galaxies, draw
 from tasks.sky.pictures import read_picture
 from tasks.sky.transfer import TransferRule, transfer
 
@@ -37,11 +37,10 @@ _STRETCH = 8.0
 
 def survey(count: int, seed: int, model: GalaxyModel) -> Galaxies:
     """Return galaxies as the model's survey shows them, without gaps and trails."""
-    around = replace(BENCH_FULL.surroundings, gap=0.0, trail=0.0)  # type: ignore[type-var]
     config = model.config
     return draw(
         count,
-        replace(BENCH_FULL, surroundings=around),
+        whole_prior("bench_full"),
         generator=torch.Generator().manual_seed(seed),
         pixels=config.pixels,
         pixel_scale_arcsec=config.pixel_scale_arcsec,
