@@ -16,6 +16,7 @@ from models.indices import BANDS
 from models.tokens import Tokens, compact, to_dates, to_reflectance
 from tasks.earth.forecast_protocol import Predict, ScoringRule, series_of
 from tasks.earth.forecast_scores import ForecastScores, evaluate_arrays
+from tasks.earth.series_batches import device_of
 
 _FIRST_ORIGIN = 5
 """Looks before the first origin that is asked about, as in training."""
@@ -67,7 +68,7 @@ class HeldOut:
     @torch.inference_mode()
     def answers(self, model: EarthPT) -> Tensor:
         """Return a model's quantiles, (N, K, 15, quantile), on the CPU."""
-        device = next(model.parameters()).device
+        device = device_of(model)
         model.eval()
         found = []
         for start in range(0, len(self.tokens), _AT_ONCE):

@@ -21,6 +21,7 @@ from storage.manifest import Run
 from tasks.earth.model_files import save_network
 from tasks.earth.model_folders import require_name
 from tasks.earth.processes import Team, team
+from tasks.earth.series_batches import device_of
 from tasks.earth.training_run import Trained, as_it_was, find_or_start, finished
 from tasks.errors import ConfigurationError
 from tasks.sky.network_calibration import calibrate
@@ -197,7 +198,7 @@ def held_out_examples(shard: Shard) -> list[ProfileExample]:
 @torch.inference_mode()
 def scores_of(model: ProfileNet, examples: list[ProfileExample]) -> dict[str, float]:
     """Return loss, and the RMS error in mag of profiles and of the plain weighted means where an annulus has S/N above 10."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     losses: list[float] = []
     errors: list[Tensor] = []
     plain: list[Tensor] = []
