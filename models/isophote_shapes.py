@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from models.polar import ANGLES, RADII, Ellipses, Polar, Pyramid
+from models.polar import ANGLES, RADII, Ellipses, Polar, Pyramid, nan_median
 
 _ROUNDS = 4
 _DAMPING = 0.8
@@ -51,11 +51,9 @@ def _bent(polar: Polar, shapes: Tensor) -> tuple[Tensor, Tensor]:
     """Return shapes with what the second harmonic of the cells changes about them, and the trust in each."""
     flux = polar.flux[:, 0]
     good = (polar.cover[:, 0] > 0.3).to(flux.dtype)
-    middle = torch.where(good > 0, flux, torch.nan).nanmedian(dim=-1, keepdim=True).values.nan_to_num(0.0)
+    middle = nan_median(torch.where(good > 0, flux, torch.nan)).nan_to_num(0.0)[..., None]
     apart = (flux - middle).abs()
-    spread = _MAD_TO_SIGMA * torch.where(good > 0, apart, torch.nan).nanmedian(dim=-1, keepdim=True).values.nan_to_num(
-        0.0
-    )
+    spread = _MAD_TO_SIGMA * nan_median(torch.where(good > 0, apart, torch.nan)).nan_to_num(0.0)[..., None]
     good = good * (apart <= _CLIP * spread + _CLIP_FLOOR * middle.abs())
     count = good.sum(dim=-1).clamp(min=1)
     mean = (good * flux).sum(dim=-1) / count

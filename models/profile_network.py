@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.polar import ANGLES, RADII, Polar
+from models.polar import ANGLES, RADII, Polar, nan_median
 from models.transformer import Transformer, TransformerConfig, initialise
 
 QUANTILES = (0.16, 0.5, 0.84)
@@ -348,9 +348,16 @@ class ProfileNet(nn.Module):
         own = total / cells.cover.sum(dim=-1).clamp(min=1e-3)
         whole = torch.where(cells.cover > 0.3, weight / cells.cover.clamp(min=0.3), 0.0).amax(dim=-1).clamp(min=1e-3)
         base = torch.asinh(measured / (2 * cells.error))
+        around = far.permute(0, 2, 3, 1)  # as it lies in memory: (B, R, A/2, C)
         rows = torch.cat(
-            [far.mean(dim=-1), far.amax(dim=-1), cells.rows, torch.stack([base - cells.z, own], dim=1)], dim=1
-        ).transpose(1, 2)
+            [
+                around.mean(dim=2),
+                around.amax(dim=2),
+                cells.rows.transpose(1, 2),
+                torch.stack([base - cells.z, own], dim=2),
+            ],
+            dim=2,
+        )
         x = self.embed(rows) + self.positions.weight
         steps = x.shape[1]
         every = torch.ones(steps, steps, dtype=torch.bool, device=x.device)
@@ -451,7 +458,7 @@ def _scaled(polar: Polar) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     flux, cover = polar.flux[:, 0], polar.cover[:, 0]
     known = cover > 0.3
     error = polar.inflation[:, :1] / (polar.pixels * cover.mean(dim=-1).clamp(min=0.02)).sqrt()
-    middle = torch.where(known, flux, torch.nan).nanmedian(dim=-1).values.nan_to_num(0.0)
+    middle = nan_median(torch.where(known, flux, torch.nan)).nan_to_num(0.0)
     z = torch.asinh(middle / (2 * error)).clamp(-3.0, _BRIGHTEST)
     cells = torch.where(known, torch.asinh(flux / (2 * error)[..., None]).clamp(-4.0, 14.0) - z[..., None], 0.0)
     return z, cells.abs().mean(dim=-1), error, cells.clamp(-4.0, 6.0)
