@@ -347,6 +347,8 @@ class TrainEarthPTConfig(Settings):
     series: int = Field(64, ge=1, description="of one batch of each process")
     looks: int = Field(128, ge=16, description="most looks of one series, the newest")
     scored: int = Field(256, ge=1, description="held-out series that are scored beside the floors at the end")
+    pool: int = Field(0, ge=0, description="generated series drawn once by all CPUs and kept, to feed a GPU; 0: anew")
+    places: int = Field(0, ge=0, description="generated places whose pixels are added to them")
     steps: int | None = Field(None, ge=1, description="updates; by default 20,000, or 600 from a model, or by minutes")
     minutes: float | None = Field(None, gt=0, description="wall clock of the training loop")
     learning_rate: float | None = Field(None, gt=0, description="by default 1e-3, or 2e-4 from a model")

@@ -198,6 +198,8 @@ def to_earthpt_request(config: TrainEarthPTConfig) -> EarthPTRequest:
             series=config.series,
             looks=config.looks,
             scored=config.scored,
+            pool=config.pool,
+            places=config.places,
             seed=config.seed,
         ),
         model=EarthPTConfig(**config.model.model_dump()) if config.model else None,

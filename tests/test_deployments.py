@@ -62,6 +62,7 @@ KINDS: dict[str, type[Settings]] = {
     "interpolate": InterpolateConfig,
     "train_diffusion": TrainDiffusionConfig,
     "train_diffusion_gpu": TrainDiffusionConfig,
+    "pretrain_earthpt_gpu": TrainEarthPTConfig,
 }
 DEPLOYED = {
     "archive-to-map": "default",

@@ -45,7 +45,9 @@ class GeneratedPlace:
     tree_cover: np.ndarray
 
 
-def draw_place(seed: int, *, pixels: int = 160) -> GeneratedPlace:
+def draw_place(
+    seed: int, *, pixels: int = 160, years: tuple[float, float] = (1.0, 3.0), dilation: int = DILATION
+) -> GeneratedPlace:
     """Return a place of `pixels` on a side: its own landscape, weather, years, cadence and share of canopy.
 
     Parameters
@@ -55,12 +57,16 @@ def draw_place(seed: int, *, pixels: int = 160) -> GeneratedPlace:
         from 10^6 on.
     pixels : int
         Even.
+    years : tuple of float, float
+        Shortest and longest time that it is seen.
+    dilation : int
+        Pixels around what is masked that do not count as valid.
     """
     rng = np.random.default_rng((seed, 7))
     config = SimulateConfig(
         seed=1_000_000 + seed,
         start=_FIRST + timedelta(days=int(rng.integers((_LAST - _FIRST).days))),
-        years=float(rng.uniform(1.0, 3.0)),
+        years=float(rng.uniform(*years)),
         size_km=pixels / 100,
         canopy_share=float(rng.uniform(0.1, 0.35)),
         hard_cases=False,
@@ -72,7 +78,7 @@ def draw_place(seed: int, *, pixels: int = 160) -> GeneratedPlace:
     scl = np.stack([one.scl for one in seen])
     return GeneratedPlace(
         reflectance=np.stack([to_digital_numbers(one.reflectance, offset_dn=0) for one in seen]),
-        valid=derive_valid(scl, CLEAR, dilation=DILATION),
+        valid=derive_valid(scl, CLEAR, dilation=dilation),
         dates=np.array([one.when.date() for one in passes], dtype="datetime64[D]"),
         classes=truth.class_end,
         tree_cover=truth.tree_cover_end,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from tasks.earth.prior import PriorBatches, PriorConfig
+from tasks.earth.prior import PoolBatches, PriorBatches, PriorConfig
 from tasks.earth.processes import Team
 from tasks.earth.training_data import DataChoice, gather, prior_version
 
@@ -35,6 +36,16 @@ def test_held_out_series_are_none_of_those_trained_on() -> None:
 def test_another_seed_holds_out_other_series() -> None:
     first, second = (gather("unused", replace(CHOICE, seed=seed), ALONE, horizon_days=100) for seed in (5, 6))
     assert not torch.equal(first.held_out[0].questions.day, second.held_out[0].questions.day)
+
+
+def test_a_pool_is_drawn_once_and_named(tmp_path: Path) -> None:
+    choice = replace(CHOICE, pool=1, places=1)
+    data = gather(str(tmp_path), choice, ALONE, horizon_days=100)
+    again = gather(str(tmp_path), choice, ALONE, horizon_days=100)
+    assert isinstance(data.batches, PoolBatches)
+    assert torch.equal(data.batches.at(3).values, again.batches.at(3).values)
+    assert data.description["prior"]["pool"] == data.description["prior"]["places"] == 1
+    assert f"{len(data.batches.pool):,} series, drawn once, of which 1 places gave some" in data.facts[0]
 
 
 def test_the_version_of_the_prior_is_a_hash_of_its_code() -> None:
