@@ -20,6 +20,7 @@ from storage.location import Location, resolve
 from storage.sky import SkyReader, append_cutouts
 from storage.sky_schema import check_cutout
 from tasks.errors import SourceError, SourceRejected
+from tasks.sky.contact_sheet import PER_SHEET, contact_sheet
 from tasks.sky.extinction import extinction
 from tasks.sky.extraction_plan import (
     BatchJob,
@@ -31,7 +32,7 @@ from tasks.sky.extraction_plan import (
     read_objects,
     write_table,
 )
-from tasks.sky.gallery import gallery_picture
+from tasks.sky.gallery import PER_PAGE, gallery_picture
 from tasks.sky.measuring import Outcome, measure_cutouts, pieces_of, timed, warm_up
 from tasks.sky.methods import Weights, open_method
 from tasks.sky.prepare import prepare_cutout
@@ -48,10 +49,6 @@ _log = logging.getLogger(__name__)
 OnObject = Callable[[ObjectRow], None]
 FETCHES = 8
 """Threads that wait for a source at once, in one batch; the source's own limits stand below it."""
-GALLERY = 30
-"""Objects in the gallery of a batch."""
-GALLERIES_WITHOUT_PAGES = 2
-"""Batches of a run that have one where no pages are asked for: drawing them all would take longer than measuring."""
 DRAW_S = 120.0
 """Longest time for a picture."""
 _WORST_FIRST: tuple[State, ...] = ("failed", "rejected", "outside")
@@ -262,7 +259,7 @@ class _Batch:
     def _write(self, measured: list[Measured], reader: SkyReader | None) -> None:
         job, folder = self.job, self.job.run.location
         write_table(folder, f"profiles/{job.name}.parquet", to_table(row for one in measured for row in one.profiles))
-        if reader is not None and (job.request.pages or job.index < GALLERIES_WITHOUT_PAGES):
+        if reader is not None:
             self._draw_gallery([one.row.object_id for one in measured if one.row.state == "measured"], reader)
         if job.request.pages:
             for number, one in enumerate(measured):
@@ -273,11 +270,13 @@ class _Batch:
         write_table(folder, f"objects/{job.name}.parquet", pa.Table.from_pylist([asdict(one.row) for one in measured]))
 
     def _draw_gallery(self, measured: list[str], reader: SkyReader) -> None:
-        shown = measured[:GALLERY]
-        if not shown:
+        """Draw the first objects of the batch; where no pages are asked for, in thumbnails."""
+        pages, name = self.job.request.pages, f"batch {self.job.name}"
+        cutouts = [reader.read(object_id) for object_id in measured[: PER_PAGE if pages else PER_SHEET]]
+        if not cutouts:
             return
-        cutouts = [reader.read(object_id) for object_id in shown]
-        picture = self._drawn(partial(gallery_picture, cutouts, titles=shown), f"batch {self.job.name}")
+        draw = partial(gallery_picture, cutouts) if pages else partial(contact_sheet, cutouts, objects=len(measured))
+        picture = self._drawn(draw, name)
         if picture is not None:
             self.job.run.location.write_bytes(f"pages/{self.job.name}.gallery.png", picture)
 

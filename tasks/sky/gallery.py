@@ -32,6 +32,8 @@ SOFTENINGS = (8.0, 10.0, 12.0, 15.0, 20.0, 30.0)
 """Lupton's Q: the first that does not burn out the brightest pixels."""
 _BRIGHT_PERCENTILE, _BRIGHT_VALUE = 99.9, 0.95
 _BLOCKS = 8
+_NORMAL = 1.482602218505602
+"""Standard deviation of a normal distribution in median absolute deviations."""
 _PANEL_INCHES, _GAP_INCHES, _TITLE_INCHES, _PIXELS_PER_INCH = 2.0, 0.12, 0.24, 110
 _BARS_ARCSEC = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 
@@ -209,15 +211,31 @@ def _in_blocks(values: NDArray[np.float64], step: int) -> NDArray[np.float64]:
 
 def _sky_of(flux: NDArray[np.float64], share: NDArray[np.float64]) -> tuple[float, float]:
     """Return level and scatter of the darkest eighth of the image: a galaxy may fill the rest."""
-    from astropy.stats import mad_std
-
-    cells = [
-        (float(np.median(values)), float(mad_std(values)))
-        for rows in np.array_split(np.arange(flux.shape[0]), _BLOCKS)
-        for columns in np.array_split(np.arange(flux.shape[1]), _BLOCKS)
-        if (values := flux[np.ix_(rows, columns)][share[np.ix_(rows, columns)] > 0.5]).size >= 4
-    ]
-    if not cells:
+    known = np.where(share > 0.5, flux, np.nan)
+    (rows, beyond), (columns, aside) = map(_parts_of, flux.shape)
+    cells = known[rows][..., columns]  # (row, y, column, x) of cells
+    cells[beyond], cells[:, :, aside] = np.nan, np.nan
+    cells = cells.swapaxes(1, 2).reshape(-1, rows.shape[1] * columns.shape[1])
+    cells = cells[np.isfinite(cells).sum(axis=1) >= 4]
+    if not len(cells):
         return 0.0, 0.0
-    darkest = sorted(cells)[: max(1, len(cells) // _BLOCKS)]
-    return float(np.median([level for level, _ in darkest])), float(np.median([sigma for _, sigma in darkest]))
+    levels = _medians(cells)
+    darkest = np.argsort(levels, kind="stable")[: max(1, len(cells) // _BLOCKS)]
+    scatter = _NORMAL * _medians(np.abs(cells[darkest] - levels[darkest, None]))
+    return float(np.median(levels[darkest])), float(np.median(scatter))
+
+
+def _parts_of(side: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return the places of each of `_BLOCKS` nearly equal parts of a side, and which of them lie beyond it."""
+    parts = np.array_split(np.arange(side), _BLOCKS)
+    places = np.array([part[0] if part.size else 0 for part in parts])[:, None] + np.arange(parts[0].size)
+    beyond = np.arange(parts[0].size) >= np.array([part.size for part in parts])[:, None]
+    return np.minimum(places, side - 1), beyond
+
+
+def _medians(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the median of each row's numbers; each has some. A sort puts NaN last."""
+    ordered, count = np.sort(cells, axis=1), np.isfinite(cells).sum(axis=1)
+    middle = np.stack([(count - 1) // 2, count // 2], axis=1)
+    medians: NDArray[np.float64] = np.take_along_axis(ordered, middle, axis=1).mean(axis=1)
+    return medians

@@ -171,14 +171,15 @@ def test_a_batch_is_one_commit_and_the_rows_name_its_state(tmp_path: Path) -> No
     assert np.all(cutout.ivar > 0)
 
 
-def test_without_pages_only_the_first_batches_have_a_gallery(tmp_path: Path) -> None:
+def test_without_pages_each_batch_has_a_gallery_all_the_same(tmp_path: Path) -> None:
     made = make_folder(tmp_path, 3)
     prepared = prepare_extraction(request_of(made, tmp_path / "warehouse", batch_size=1))
     run_all(prepared)
-    found = finish_extraction(prepared).pictures
-    assert [Path(url).name for url in found] == ["00000.gallery.png", "00001.gallery.png"]
+    wanted = [f"{index:05d}.gallery.png" for index in range(3)]
+    assert [Path(url).name for url in finish_extraction(prepared).pictures] == wanted
     pages = (prepared.run.location.local_path or Path()) / "pages"
-    assert sorted(path.name for path in pages.iterdir()) == ["00000.gallery.png", "00001.gallery.png"]
+    assert sorted(path.name for path in pages.iterdir()) == wanted
+    assert all((pages / name).read_bytes().startswith(b"\x89PNG") for name in wanted)
 
 
 def test_a_fixed_geometry_is_one_ellipse_at_all_radii_of_all_bands(tmp_path: Path) -> None:
