@@ -13,6 +13,7 @@ is bright, linear where it drowns (Lupton, Gunn and Szalay 1999), so that one lo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,7 @@ _USUAL_FWHM = 4.0
 _UNIT_OF_SHIFT = 0.25
 """Of the half-light radius: what a shift of 1 means to the network."""
 _BRIGHTEST = 12.0
+_AT_ONCE = 12
 SIGNAL_EDGES = (3.0, 10.0, 30.0, 100.0)
 """S/N of a ring one pixel wide, noise of the sky alone, at which the calibration changes."""
 _LEAST_WIDENING, _MOST_WIDENING = 0.6, 3.0
@@ -267,9 +269,7 @@ class ProfileNet(nn.Module):
             Bands to add up.
         """
         whole = _Cells.of(_summed(polar, use), None)
-        features = self._convolved(whole)[1]
-        half = half_light(polar, whole)
-        return self._geometry(features, whole, half)
+        return self._geometry(whole, half_light(polar, whole))
 
     def read(self, polar: Polar, use: Tensor, band: Tensor) -> Reading:
         """Return the profile of one band of each object, in units of that band's noise.
@@ -299,7 +299,7 @@ class ProfileNet(nn.Module):
         """Return the pinball loss of the profile in z, plus that of the ellipse; nothing is drawn from `generator`."""
         whole = _Cells.of(_summed(batch.polar, batch.use), None)
         half = half_light(batch.polar, whole)
-        shift, bend = self._geometry(self._convolved(whole)[1], whole, half)
+        shift, bend = self._geometry(whole, half)
         unit = (_UNIT_OF_SHIFT * half)[:, None]
         ellipse = F.smooth_l1_loss(shift / unit, batch.shift / unit, beta=0.1) + 3 * F.smooth_l1_loss(
             bend, batch.bend, beta=0.05
@@ -339,20 +339,17 @@ class ProfileNet(nn.Module):
 
     def _z(self, cells: _Cells) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor, Tensor]:
         """Return what was measured, z at the quantiles (B, R, 3), and the error (B, R)."""
-        near, far = self._convolved(cells)
-        logits = self.weigh_near(near) + self.weigh_far(far).repeat_interleave(2, dim=-1)
-        weight = torch.sigmoid(logits[:, 0] + 2.0) * cells.cover  # (B, R, A)
+        logits, around = _in_parts(self._looked_at, cells.planes)
+        weight = torch.sigmoid(logits + 2.0) * cells.cover  # (B, R, A)
         total = weight.sum(dim=-1)
         measured = (weight * cells.flux).sum(dim=-1) / total.clamp(min=1e-3)
         seen = cells.cover.mean(dim=-1)
         own = total / cells.cover.sum(dim=-1).clamp(min=1e-3)
         whole = torch.where(cells.cover > 0.3, weight / cells.cover.clamp(min=0.3), 0.0).amax(dim=-1).clamp(min=1e-3)
         base = torch.asinh(measured / (2 * cells.error))
-        around = far.permute(0, 2, 3, 1)  # as it lies in memory: (B, R, A/2, C)
         rows = torch.cat(
             [
-                around.mean(dim=2),
-                around.amax(dim=2),
+                around,
                 cells.rows.transpose(1, 2),
                 torch.stack([base - cells.z, own], dim=2),
             ],
@@ -368,23 +365,35 @@ class ProfileNet(nn.Module):
         z = torch.stack([middle - low, middle, middle + high], dim=-1)
         return (measured, (own / whole).clamp(max=1.0), seen, x.mean(dim=1)), z, cells.error
 
-    def _convolved(self, cells: _Cells) -> tuple[Tensor, Tensor]:
+    def _looked_at(self, planes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits of the cells' weights (B, R, A), and means and maxima of features around each radius (B, R, 2C)."""
+        near, far = self._convolved(planes)
+        logits = self.weigh_near(near) + self.weigh_far(far).repeat_interleave(2, dim=-1)
+        pairs = far.permute(0, 2, 3, 1)  # as they lie in memory: (B, R, A/2, C)
+        return logits[:, 0], torch.cat([pairs.mean(dim=2), pairs.amax(dim=2)], dim=-1)
+
+    def _waved(self, planes: Tensor) -> tuple[Tensor]:
+        """Return mean, cosine and sine, and those of twice the angle, of features around each radius (B, 5, R, C)."""
+        pairs = self._convolved(planes)[1].permute(0, 2, 3, 1)
+        angles = pairs.shape[2]
+        # a pair of cells is read about the border between the two
+        turn = 2 * math.pi * (torch.arange(angles, device=pairs.device) * 2 + 1) / ANGLES
+        waves = torch.stack([torch.ones_like(turn), turn.cos(), turn.sin(), (2 * turn).cos(), (2 * turn).sin()])
+        return (torch.einsum("brac,ma->bmrc", pairs, waves / angles),)
+
+    def _convolved(self, planes: Tensor) -> tuple[Tensor, Tensor]:
         """Return features of cells (B, C/2, R, A) and of pairs of cells (B, C, R, A/2)."""
-        near = F.relu(self.cells(cells.planes.contiguous(memory_format=torch.channels_last)))
+        near = F.relu(self.cells(planes.contiguous(memory_format=torch.channels_last)))
         far = F.relu(self.halved(near))
         for block in self.blocks:
             far = block(far)
         return near, far
 
-    def _geometry(self, features: Tensor, cells: _Cells, half: Tensor) -> tuple[Tensor, Tensor]:
-        angles = features.shape[-1]
-        # a pair of cells is read about the border between the two
-        turn = 2 * math.pi * (torch.arange(angles, device=features.device) * 2 + 1) / ANGLES
-        waves = torch.stack([torch.ones_like(turn), turn.cos(), turn.sin(), (2 * turn).cos(), (2 * turn).sin()], dim=-1)
-        fourier = torch.einsum("bcra,am->mbrc", features, waves / angles)  # (5, B, R, C)
-        told = torch.cat([fourier[0], cells.rows.transpose(1, 2)], dim=-1)
-        shift = self.shift(told, fourier[1], fourier[2], cells.flattening)
-        bend = self.bend(told, fourier[3], fourier[4], cells.flattening)
+    def _geometry(self, cells: _Cells, half: Tensor) -> tuple[Tensor, Tensor]:
+        mean, cosine, sine, cosine_twice, sine_twice = _in_parts(self._waved, cells.planes)[0].unbind(1)
+        told = torch.cat([mean, cells.rows.transpose(1, 2)], dim=-1)
+        shift = self.shift(told, cosine, sine, cells.flattening)
+        bend = self.bend(told, cosine_twice, sine_twice, cells.flattening)
         return shift * _UNIT_OF_SHIFT * half[:, None], bend
 
 
@@ -512,6 +521,13 @@ def half_light(polar: Polar, cells: _Cells) -> Tensor:
     share = curve / curve[:, -1:].clamp(min=1e-12)
     place = (share < 0.5).sum(dim=1).clamp(max=polar.radius.shape[1] - 1)
     return polar.radius.gather(1, place[:, None])[:, 0].clamp(min=1.0)
+
+
+def _in_parts(look: Callable[[Tensor], tuple[Tensor, ...]], planes: Tensor) -> tuple[Tensor, ...]:
+    """Return what is made of planes (B, ...): on a CPU of so many rows at a time that its cache holds them on their way."""
+    if planes.device.type != "cpu":
+        return look(planes)
+    return tuple(torch.cat(parts) for parts in zip(*map(look, planes.split(_AT_ONCE)), strict=True))
 
 
 def _ringed(planes: Tensor) -> Tensor:

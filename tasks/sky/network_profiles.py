@@ -34,7 +34,7 @@ KIND = "profile-net"
 LARGEST = 512
 """Pixels of a side that are read as they are."""
 _SIZE_STEP = 32
-_TOGETHER = 8
+_TOGETHER = 16
 """Galaxies of 256 pixels in three bands that a core's cache holds on their way."""
 PASSES = 3
 """How often the ellipse is corrected, from a circle on."""

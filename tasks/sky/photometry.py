@@ -148,11 +148,18 @@ def _beyond(edges: NDArray[np.float64], intensity: NDArray[np.float64], ratio: N
     good = bright > 0
     if good.sum() < _FEWEST_OUTER:
         return 0.0
-    slope, level = np.polyfit(radius[good], np.log(bright[good]), 1)
+    slope, level = _line(radius[good], np.log(bright[good]))
     if slope >= 0:
         return 0.0
     length, edge = -1.0 / slope, float(edges[last + 1])
     return float(2 * np.pi * ratio[last] * math.exp(level) * length * (length + edge) * math.exp(-edge / length))
+
+
+def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Return slope and value at 0 of the line of least squares."""
+    middle, apart = float(x.mean()), x - x.mean()
+    slope = float(apart @ y) / float(apart @ apart)
+    return slope, float(y.mean()) - slope * middle
 
 
 def _crossing(radii: NDArray[np.float64], sums: NDArray[np.float64], level: float) -> float:
@@ -185,7 +192,8 @@ def with_photometry(profile: Profile, noise: NDArray[np.float64]) -> Profile:
     growth = grow(edges, filled, np.nan_to_num(noise), profile.ellipticity, sky_error=profile.sky_error)
     trusted = np.where(profile.intensity > 2 * profile.intensity_error, profile.mu, np.nan)
     r24, r25, r26 = (isophotal_radius(radius, trusted, level) for level in (24.0, 25.0, 26.0))
-    flux = np.array([growth.flux, growth.total])
+    within, total = magnitude(np.array([growth.flux, growth.total])).tolist()
+    error = math.nan if math.isnan(within) else POGSON * growth.error / growth.flux
     fwhm, half = profile.psf_fwhm_arcsec, growth.half_light_radius
     unresolved = math.isfinite(fwhm) and math.isfinite(half) and half < fwhm / 2
     return replace(
@@ -196,9 +204,9 @@ def with_photometry(profile: Profile, noise: NDArray[np.float64]) -> Profile:
         r26_arcsec=r26,
         d25_arcsec=2 * r25,
         half_light_radius_arcsec=half,
-        magnitude=float(magnitude(flux)[0]),
-        magnitude_error=float(magnitude_error(flux, np.array([growth.error, 0.0]))[0]),
-        total_magnitude=float(magnitude(flux)[1]),
+        magnitude=within,
+        magnitude_error=error,
+        total_magnitude=total,
     )
 
 
