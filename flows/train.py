@@ -71,6 +71,7 @@ def to_canopy_request(config: TrainCanopyConfig) -> CanopyRequest:
         hidden=config.hidden,
         reach=0 if config.published else config.reach,
         dropout=config.dropout,
+        members=config.members,
         rank=config.rank,
         steps=config.steps,
         batch=config.batch,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ UNKNOWN, LEFT = -1, -2
 """Instead of the position of a class: nothing is known; left to the head that training began with."""
 LOOKS_UNIT = 3.0
 """Of the logarithm of the number of looks."""
+COVER_EDGES = (1, 10, 30, 50, 70, 90, 99)
+"""Percent of tree cover at which the levels begin that are learned beside the classes."""
+_COVER_WEIGHT = 0.5
 _MEDIAN = QUANTILES.index(0.5)
 _CLAMP = 6.0
 
@@ -45,6 +49,8 @@ class CanopyConfig:
         Convolutions of 3 x 3 pixels, so pixels to each side that a class depends on; 0 judges each pixel alone.
     dropout : float
         In the head, in training.
+    members : int
+        Networks that the head is made of, alike but for their first weights; their logits are averaged.
     """
 
     classes: tuple[int, ...] = (0, 1, 2)
@@ -59,6 +65,7 @@ class CanopyConfig:
     hidden: int = 64
     reach: int = 5
     dropout: float = 0.1
+    members: int = 1
 
     @property
     def backbone(self) -> EarthPTConfig:
@@ -81,14 +88,18 @@ class LabelledGrid:
         With the halo.
     labels : Tensor of int64, shape (N, y, x)
         Without it: position of the class, `UNKNOWN` or `LEFT`.
+    cover : Tensor of int64, shape (N, y, x), optional
+        Level of tree cover, from `cover_levels`; `UNKNOWN` where it is not known.
     """
 
     features: Tensor
     labels: Tensor
+    cover: Tensor | None = None
 
     def to(self, device: torch.device) -> LabelledGrid:
         """Return it on a device."""
-        return LabelledGrid(self.features.to(device), self.labels.to(device))
+        cover = None if self.cover is None else self.cover.to(device)
+        return LabelledGrid(self.features.to(device), self.labels.to(device), cover)
 
 
 @dataclass(frozen=True)
@@ -144,7 +155,7 @@ class CanopyNet(nn.Module):
         self.config = config
         drawn = generator or torch.Generator().manual_seed(0)
         self.backbone = EarthPT(config.backbone, generator=drawn)
-        self.head = CanopyHead(config, generator=drawn)
+        self.head: Head = (CanopyHeads if config.members > 1 else CanopyHead)(config, generator=drawn)
 
     @property
     def halo(self) -> int:
@@ -193,15 +204,37 @@ class CanopyNet(nn.Module):
         generator: torch.Generator | None = None,
         weights: Sequence[float] | None = None,
         focus: float = 0.0,
-        anchor: CanopyHead | None = None,
+        anchor: Head | None = None,
+        levels: CoverLevels | None = None,
     ) -> Tensor:
-        """Return `classification_loss` of a batch; the opinion is that of the anchor, a head that is not trained."""
+        """Return the mean over members of `classification_loss`, and of the loss of cover levels where those are told.
+
+        Parameters
+        ----------
+        batch : LabelledGrid or LabelledSeries
+        generator : torch.Generator, optional
+            Draws nothing here.
+        weights, focus : sequence of float, float
+            As `classification_loss`.
+        anchor : Head, optional
+            That is not trained, and whose opinion is learned.
+        levels : CoverLevels, optional
+            Reads cover beside the classes, so that a pixel just below half is not learned as bare ground.
+        """
         grid = self.grid_of(batch) if isinstance(batch, LabelledSeries) else batch.features.float()
         opinion = None
         if anchor is not None:
             with torch.no_grad():
                 opinion = anchor(grid).softmax(dim=1)
-        return classification_loss(self.logits(grid), batch.labels, weights=weights, focus=focus, opinion=opinion)
+        cover = batch.cover if isinstance(batch, LabelledGrid) else None
+        losses = []
+        for number, member in enumerate(self.head.every):
+            hidden = member.hidden(grid)
+            logits = member.read(hidden)
+            losses.append(classification_loss(logits, batch.labels, weights=weights, focus=focus, opinion=opinion))
+            if levels is not None and cover is not None:
+                losses[-1] = losses[-1] + levels.loss(hidden, cover, member=number)
+        return torch.stack(losses).mean()
 
     def grid_of(self, batch: LabelledSeries) -> Tensor:
         """Return the features of a patch of series: (1, features, y, x), zeros where a pixel has no look."""
@@ -237,12 +270,25 @@ class CanopyHead(nn.Module):
         for part in (self.stem, self.pixel, *self.around):
             nn.init.normal_(part.weight, 0.0, math.sqrt(2.0 / part.weight[0].numel()), generator=generator)
 
+    @property
+    def every(self) -> tuple[CanopyHead, ...]:
+        """Return the members: itself."""
+        return (self,)
+
     def forward(self, grid: Tensor) -> Tensor:
         """Return logits: (N, features, y, x) -> (N, K, y - 2 reach, x - 2 reach)."""
+        return self.read(self.hidden(grid))
+
+    def hidden(self, grid: Tensor) -> Tensor:
+        """Return what the classes are read from: (N, features, y, x) -> (N, hidden, y - 2 reach, x - 2 reach)."""
         x = F.gelu(self.pixel(F.gelu(self.stem(self._scaled(grid)))))
         for around in self.around:
             x = x[..., 1:-1, 1:-1] + F.gelu(around(x))
-        return self.last(self.drop(x)) * self.get_buffer("sharpness")
+        return cast(Tensor, self.drop(x))
+
+    def read(self, hidden: Tensor) -> Tensor:
+        """Return the logits of what `hidden` gave."""
+        return cast(Tensor, self.last(hidden)) * self.get_buffer("sharpness")
 
     def _scaled(self, grid: Tensor) -> Tensor:
         """Return features about zero and of unit spread, 0 where a channel or a look is not there."""
@@ -265,6 +311,66 @@ class CanopyHead(nn.Module):
         spread = (((told - mean) * seen).square().sum(dim=0) / count).sqrt()
         self.get_buffer("mean").copy_(mean)
         self.get_buffer("unit").copy_(torch.where(spread > 1e-6, spread, 1.0))
+
+
+class CanopyHeads(nn.Module):
+    """Several heads alike but for their first weights: logits are their mean."""
+
+    def __init__(self, config: CanopyConfig, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.members = nn.ModuleList([CanopyHead(config, generator=generator) for _ in range(config.members)])
+        # 1 / temperature of the softmax of the mean; set by calibration
+        self.register_buffer("sharpness", torch.ones(()))
+
+    @property
+    def every(self) -> tuple[CanopyHead, ...]:
+        """Return the members."""
+        return tuple(cast(CanopyHead, member) for member in self.members)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """Return logits, as a member does."""
+        return torch.stack([member(grid) for member in self.members]).mean(dim=0) * self.get_buffer("sharpness")
+
+    def measure(self, features: Tensor) -> None:
+        """Set what members scale by, as `CanopyHead.measure`."""
+        for member in self.every:
+            member.measure(features)
+
+
+Head: TypeAlias = CanopyHead | CanopyHeads
+
+
+class CoverLevels(nn.Module):
+    """Reads the level of tree cover from what the classes are read from, in training only.
+
+    Parameters
+    ----------
+    config : CanopyConfig
+        Of the model beside which it is trained.
+    """
+
+    def __init__(self, config: CanopyConfig) -> None:
+        super().__init__()
+        count = len(COVER_EDGES) + 1
+        self.members = nn.ModuleList([nn.Conv2d(config.hidden, count, 1) for _ in range(config.members)])
+        for member in self.members:
+            nn.init.zeros_(cast(nn.Conv2d, member).weight)
+
+    def loss(self, hidden: Tensor, cover: Tensor, *, member: int) -> Tensor:
+        """Return the weighted cross-entropy of levels (N, y, x) where they are known."""
+        each = F.cross_entropy(self.members[member](hidden), cover, reduction="sum", ignore_index=UNKNOWN)
+        return _COVER_WEIGHT * each / (cover >= 0).sum().clamp(min=1)
+
+
+def cover_levels(percent: Tensor) -> Tensor:
+    """Return the level of each tree cover in percent.
+
+    Examples
+    --------
+    >>> cover_levels(torch.tensor([0, 1, 49, 50, 100])).tolist()
+    [0, 1, 3, 4, 7]
+    """
+    return torch.bucketize(percent, torch.tensor(COVER_EDGES), right=True)
 
 
 def months_after(last: Tensor, count: int) -> Tensor:

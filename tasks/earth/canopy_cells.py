@@ -12,7 +12,7 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 
-from models.canopy import UNKNOWN, CanopyNet, LabelledGrid, LabelledSeries, SeriesPart
+from models.canopy import UNKNOWN, CanopyNet, LabelledGrid, LabelledSeries, SeriesPart, cover_levels
 from models.earthpt import to_channels
 from storage.classes import LandClass
 from storage.regions import Region
@@ -63,6 +63,8 @@ class Cell:
         Valid looks that it was made from.
     series : WindowSeries, optional
         Those looks, for training that changes how they are read.
+    cover : ndarray, shape (y, x), uint8, optional
+        Tree cover in percent, where labels come with it.
     """
 
     features: np.ndarray
@@ -70,6 +72,7 @@ class Cell:
     part: np.ndarray
     looks: int
     series: WindowSeries | None = None
+    cover: np.ndarray | None = None
 
     @property
     def halo(self) -> int:
@@ -220,8 +223,10 @@ class GridBatches:
         """Return the batch at a position."""
         rng = np.random.default_rng((self.seed, position))
         numbers = rng.choice(len(self.cells), self.count, p=self._shares)
-        drawn = [self._patch(self.cells[number], rng) for number in numbers]
-        return LabelledGrid(torch.stack([one for one, _ in drawn]), torch.stack([two for _, two in drawn]))
+        features, labels, covers = zip(*(self._patch(self.cells[number], rng) for number in numbers), strict=True)
+        if not any(cell.cover is not None for cell in self.cells):
+            return LabelledGrid(torch.stack(features), torch.stack(labels))
+        return LabelledGrid(torch.stack(features), torch.stack(labels), torch.stack(covers))
 
     def tokens(self, batch: LabelledGrid) -> int:
         """Return the labelled pixels of a batch."""
@@ -231,18 +236,20 @@ class GridBatches:
     def _shares(self) -> np.ndarray:
         return _shares(self.cells)
 
-    def _patch(self, cell: Cell, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def _patch(self, cell: Cell, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         known = cell.of(TRAIN)
         top, left = _corner(known, self.size, rng)
         wide = self.size + 2 * cell.halo
         features = cell.features[:, top : top + wide, left : left + wide]
-        labels = known[top : top + self.size, left : left + self.size].astype(np.int64)
+        inner = np.s_[top : top + self.size, left : left + self.size]
+        labels = known[inner].astype(np.int64)
         features = _padded(features, (wide, wide), 0.0)
-        labels = _padded(labels, (self.size, self.size), UNKNOWN)
+        cover = np.where(labels >= 0, _levels(cell, inner), UNKNOWN)
+        labels, cover = (_padded(one, (self.size, self.size), UNKNOWN) for one in (labels, cover))
         turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
-        grids = [np.rot90(one, turns, axes=(-2, -1)) for one in (features, labels)]
-        grids = [one[..., ::-1] if mirrored else one for one in grids]
-        return torch.from_numpy(grids[0].copy()), torch.from_numpy(grids[1].copy())
+        grids = [np.rot90(one, turns, axes=(-2, -1)) for one in (features, labels, cover)]
+        first, second, third = (torch.from_numpy((one[..., ::-1] if mirrored else one).copy()) for one in grids)
+        return first, second, third
 
 
 @dataclass(frozen=True)
@@ -301,6 +308,13 @@ def _shares(cells: Sequence[Cell]) -> np.ndarray:
     """Return how often each cell is drawn: by the root of how many labels it has to train on."""
     weight = np.sqrt([float((cell.of(TRAIN) != UNKNOWN).sum()) for cell in cells])
     return np.asarray(weight / weight.sum())
+
+
+def _levels(cell: Cell, window: tuple[slice, slice]) -> np.ndarray:
+    """Return the level of tree cover of a window of a cell, int64, `UNKNOWN` where labels come without."""
+    if cell.cover is None:
+        return np.full(cell.labels[window].shape, UNKNOWN, np.int64)
+    return cover_levels(torch.from_numpy(np.ascontiguousarray(cell.cover[window]))).numpy()
 
 
 def _corner(labels: np.ndarray, size: int, rng: np.random.Generator) -> tuple[int, int]:

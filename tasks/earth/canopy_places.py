@@ -31,7 +31,7 @@ from tasks.side_by_side import side_by_side
 POOLS = "pools"
 PLACE = 160
 """Pixels on a side of a generated place."""
-_VERSION = 1
+_VERSION = 2
 """Of places and of how they are read."""
 _LEAST_DATES = 12
 
@@ -45,19 +45,21 @@ class ReadPlace:
     features : tuple of ndarray, shape (feature, y, x), float16
     looks : tuple of int
         Valid ones that each was made from.
-    classes : ndarray, shape (y, x), uint8
+    classes, tree_cover : ndarray, shape (y, x), uint8
         As in `GeneratedPlace`.
     """
 
     features: tuple[np.ndarray, ...]
     looks: tuple[int, ...]
     classes: np.ndarray
+    tree_cover: np.ndarray
 
     def to_bytes(self) -> bytes:
         """Return it as a file, .npz."""
         buffer = io.BytesIO()
         features: dict[str, Any] = {f"features_{number}": one for number, one in enumerate(self.features)}
-        np.savez(buffer, classes=self.classes, looks=np.array(self.looks), **features)
+        truth: dict[str, Any] = {"classes": self.classes, "tree_cover": self.tree_cover}
+        np.savez(buffer, looks=np.array(self.looks), **truth, **features)
         return buffer.getvalue()
 
     @classmethod
@@ -65,7 +67,8 @@ class ReadPlace:
         """Return what a file holds."""
         with np.load(io.BytesIO(content), allow_pickle=False) as found:
             looks = tuple(int(count) for count in found["looks"])
-            return cls(tuple(found[f"features_{number}"] for number in range(len(looks))), looks, found["classes"])
+            features = tuple(found[f"features_{number}"] for number in range(len(looks)))
+            return cls(features, looks, found["classes"], found["tree_cover"])
 
 
 def read_place(model: CanopyNet, place: GeneratedPlace, number: int) -> ReadPlace:
@@ -83,15 +86,17 @@ def read_place(model: CanopyNet, place: GeneratedPlace, number: int) -> ReadPlac
         fewer = grid_features(model, thin, place.valid[kept], place.dates[kept], bands=bands)
         features.append(fewer.astype(np.float16))
         looks.append(int(place.valid[kept].sum()))
-    return ReadPlace(tuple(features), tuple(looks), place.classes)
+    return ReadPlace(tuple(features), tuple(looks), place.classes, place.tree_cover)
 
 
 def cells_of_place(place: ReadPlace, *, halo: int, classes: Sequence[LandClass], part: int) -> list[Cell]:
     """Return a place as cells of one part, the outermost pixels without labels."""
     labels = _labels(place.classes, classes)
-    labels = labels[halo : labels.shape[0] - halo, halo : labels.shape[1] - halo]
+    labels, cover = (one[halo : one.shape[0] - halo, halo : one.shape[1] - halo] for one in (labels, place.tree_cover))
     parts = np.full(labels.shape, part, np.int8)
-    return [Cell(found, labels, parts, looks) for found, looks in zip(place.features, place.looks, strict=True)]
+    return [
+        Cell(found, labels, parts, looks, cover=cover) for found, looks in zip(place.features, place.looks, strict=True)
+    ]
 
 
 def place_cells(

@@ -20,7 +20,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from models.canopy import LEFT, UNKNOWN, CanopyConfig, CanopyHead, CanopyNet
+from models.canopy import LEFT, UNKNOWN, CanopyConfig, CanopyNet, CoverLevels, Head
 from models.earthpt import EarthPT
 from models.flops import canopy_head_flops, canopy_reading_flops, earthpt_flops
 from models.lora import add_lora, merge_lora
@@ -122,7 +122,7 @@ class HeadChoice:
         Whether to begin with a new head where there is a trained one.
     head : str or None
         A canopy model whose head to begin with, whatever EarthPT it was trained on: all give reflectance of months.
-    months, hidden, reach, dropout : int, int, int, float
+    months, hidden, reach, dropout, members : int, int, int, float, int
         Of a new head; see `CanopyConfig`.
     rank : int
         Of ``lora``.
@@ -150,6 +150,7 @@ class HeadChoice:
     hidden: int = 64
     reach: int = 5
     dropout: float = 0.4
+    members: int = 1
     rank: int = 4
     steps: int = 600
     batch: int = 8
@@ -290,12 +291,12 @@ def first_model(start: LoadedNetwork, request: CanopyRequest) -> CanopyNet:
     if isinstance(start.model, CanopyNet) and not request.head.fresh_head:
         model = CanopyNet(replace(start.model.config, classes=values))
         state = dict(start.model.state_dict())
-        for name in ("head.last.weight", "head.last.bias"):
+        for name in [one for one in state if one.startswith("head.") and ".last." in one]:
             state[name] = _reclassed(state[name], start.legend, request.classes)
         model.load_state_dict(state)
         return model
     backbone = _earthpt_of(start)
-    chosen = {name: getattr(request.head, name) for name in ("months", "hidden", "reach", "dropout")}
+    chosen = {name: getattr(request.head, name) for name in ("months", "hidden", "reach", "dropout", "members")}
     model = CanopyNet(
         CanopyConfig(classes=values, **asdict(backbone.config), **chosen),
         generator=torch.Generator().manual_seed(request.seed),
@@ -490,19 +491,30 @@ def _sample(cells: Sequence[Cell], *, each: int = 2000) -> Tensor:
 
 
 class _Objective(nn.Module):
-    """What `fit` trains: the head, or the whole model, under the loss that was chosen."""
+    """What `fit` trains: the head, or the whole model, under the loss that was chosen; and what reads cover beside it."""
 
     def __init__(
-        self, model: CanopyNet, *, weights: Sequence[float] | None, focus: float, anchor: CanopyHead | None
+        self,
+        model: CanopyNet,
+        *,
+        weights: Sequence[float] | None,
+        focus: float,
+        anchor: Head | None,
+        levels: CoverLevels | None,
     ) -> None:
         super().__init__()
-        self.model, self.weights, self.focus = model, weights, focus
+        self.model, self.weights, self.focus, self.levels = model, weights, focus, levels
         self.anchor = [anchor]  # in a list, so that it is no part of what is trained and averaged
 
     def loss(self, batch: Any, *, generator: torch.Generator) -> Tensor:
         """Return the loss of a batch."""
         return self.model.loss(
-            batch, generator=generator, weights=self.weights, focus=self.focus, anchor=self.anchor[0]
+            batch,
+            generator=generator,
+            weights=self.weights,
+            focus=self.focus,
+            anchor=self.anchor[0],
+            levels=self.levels,
         )
 
 
@@ -613,7 +625,14 @@ class Course:
             seed=self.seed,
         )
         self.model.train()
-        objective = _Objective(self.model, weights=self._class_weights(), focus=self.choice.focus, anchor=self.anchor)
+        told = any(cell.cover is not None for cell in self.train)
+        objective = _Objective(
+            self.model,
+            weights=self._class_weights(),
+            focus=self.choice.focus,
+            anchor=self.anchor,
+            levels=CoverLevels(self.model.config).to(device_of(self.model)) if told else None,
+        )
         fit(objective, batches, config, None, self._on_step(before), checkpoint=self._on_checkpoint)
 
     def _class_weights(self) -> list[float] | None:
@@ -641,7 +660,8 @@ class Course:
     def _on_checkpoint(self, state: TrainState) -> bool:
         """Judge the average of weights; end where nothing was gained for long."""
         judged = deepcopy(self.model)
-        judged.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.weights.items()})
+        own = {name: tensor for name, tensor in state.weights.items() if name.startswith("model.")}
+        judged.load_state_dict({name.removeprefix("model."): tensor for name, tensor in own.items()})
         if self.tuning:
             merge_lora(judged.backbone)
         self._judge(judged)

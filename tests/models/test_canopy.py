@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from models.canopy import LEFT, CanopyConfig, CanopyNet, classification_loss, months_after
+from models.canopy import (
+    LEFT,
+    UNKNOWN,
+    CanopyConfig,
+    CanopyNet,
+    CoverLevels,
+    LabelledGrid,
+    classification_loss,
+    cover_levels,
+    months_after,
+)
 from models.earthpt import OUTPUTS, YEAR_DAYS, EarthPT, to_channels
 from models.lora import add_lora, merge_lora
 
@@ -113,6 +124,49 @@ def test_the_loss_leaves_out_what_is_not_known_and_weighs_classes() -> None:
     focal = classification_loss(logits, labels, focus=2.0).item()
     wrong = 1 - 1 / (1 + math.exp(-2))
     assert focal == pytest.approx((each[0] * wrong**2 + each[1] * 0.25) / 2, rel=1e-5)
+
+
+def test_several_members_differ_and_their_logits_are_averaged() -> None:
+    model = CanopyNet(replace(SMALL, members=3)).eval()
+    grid = torch.rand(1, SMALL.features, 9, 9, generator=torch.Generator().manual_seed(8))
+    each = torch.stack([member(grid) for member in model.head.every])
+    assert not torch.allclose(each[0], each[1], atol=1e-3)
+    assert torch.allclose(model.logits(grid), each.mean(dim=0), atol=1e-6)
+    model.head.get_buffer("sharpness").fill_(2.0)
+    assert torch.allclose(model.logits(grid), 2 * each.mean(dim=0), atol=1e-6)
+
+
+def test_one_member_has_the_weights_of_a_head_without_members() -> None:
+    names = {name for name in CanopyNet(SMALL).state_dict() if name.startswith("head.")}
+    assert "head.stem.weight" in names
+    several = {name for name in CanopyNet(replace(SMALL, members=2)).state_dict() if name.startswith("head.")}
+    prefixes = [f"head.members.{number}." for number in range(2)]
+    assert several == {name.replace("head.", one) for one in prefixes for name in names} | {"head.sharpness"}
+
+
+def test_the_loss_of_members_is_the_mean_of_what_each_alone_has() -> None:
+    model = CanopyNet(replace(SMALL, members=2)).eval()
+    rng = torch.Generator().manual_seed(9)
+    grid = torch.rand(2, SMALL.features, 9, 9, generator=rng)
+    labels = torch.randint(0, 3, (2, 5, 5), generator=rng)
+    each = [classification_loss(member(grid), labels).item() for member in model.head.every]
+    assert model.loss(LabelledGrid(grid, labels)).item() == pytest.approx(sum(each) / 2, rel=1e-5)
+
+
+def test_cover_is_learned_beside_the_classes_where_it_is_known() -> None:
+    model = CanopyNet(SMALL).eval()
+    levels = CoverLevels(SMALL)
+    grid = torch.rand(1, SMALL.features, 6, 6, generator=torch.Generator().manual_seed(10))
+    labels = torch.zeros(1, 2, 2, dtype=torch.int64)
+    plain = model.loss(LabelledGrid(grid, labels), levels=levels).item()
+    unknown = LabelledGrid(grid, labels, torch.full((1, 2, 2), UNKNOWN))
+    assert model.loss(unknown, levels=levels).item() == pytest.approx(plain, rel=1e-6)
+    with torch.no_grad():
+        bias = levels.members[0].bias
+        bias.zero_()
+    told = LabelledGrid(grid, labels, cover_levels(torch.tensor([[[0, 50], [100, 7]]])))
+    # nothing is known of the levels yet: log of their number, at half the weight of the classes
+    assert model.loss(told, levels=levels).item() == pytest.approx(plain + 0.5 * math.log(8), rel=1e-5)
 
 
 def test_lora_begins_where_the_model_is_and_merges_into_plain_weights() -> None:

@@ -87,6 +87,7 @@ def test_a_file_gives_a_place_back(model: CanopyNet) -> None:
     again = ReadPlace.from_bytes(read.to_bytes())
     assert again.looks == read.looks
     assert np.array_equal(again.classes, read.classes)
+    assert np.array_equal(again.tree_cover, read.tree_cover)
     assert all(np.array_equal(one, two) for one, two in zip(again.features, read.features, strict=True))
 
 
@@ -95,6 +96,8 @@ def test_labels_lie_inside_the_halo_and_are_those_of_the_classes(model: CanopyNe
     (cell,) = cells_of_place(read, halo=3, classes=CANOPY_CLASSES, part=TRAIN)
     assert cell.halo == 3
     assert np.array_equal(cell.labels, read.classes[3:-3, 3:-3])
+    assert cell.cover is not None
+    assert np.array_equal(cell.cover >= 50, cell.labels > 0)
     (either,) = cells_of_place(read, halo=0, classes=CANOPY_OR_NOT, part=TRAIN)
     assert np.array_equal(either.labels, read.classes > 0)
 

@@ -146,8 +146,9 @@ def test_where_labels_are_believed_a_new_head_competes_with_the_old_one(place: P
     assert one.training["head_from"].startswith("old/")
 
 
-def test_a_head_goes_on_with_fewer_classes(place: Place, tmp_path: Path) -> None:
-    train_canopy(request_of(place, name="three"))
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_head_of_any_members_goes_on_with_fewer_classes(place: Place, tmp_path: Path, members: int) -> None:
+    train_canopy(request_of(place, name="three", head=replace(HEAD, members=members, steps=30)))
     labels = write_raster(tmp_path / "canopy.tif", (landscape() > 0).astype(np.uint8))
     request = request_of(place, name="two-classes", backbone="three", classes=CANOPY_OR_NOT)
     assert request.labelled is not None
@@ -155,6 +156,9 @@ def test_a_head_goes_on_with_fewer_classes(place: Place, tmp_path: Path) -> None
         replace(request, labelled=replace(request.labelled, labels=labels), head=replace(HEAD, steps=5))
     )
     assert found.metrics["classes"]["canopy"]["pr_auc"] > 0.9
+    model = load_network(resolve(place.warehouse), "two-classes").model
+    assert isinstance(model, CanopyNet)
+    assert len({member.stem.weight.sum().item() for member in model.head.every}) == members
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
