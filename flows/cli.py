@@ -339,6 +339,9 @@ def train_canopy(
     reach: Annotated[int, typer.Option(help="Pixels to each side that a new head sees.")] = 5,
     dropout: Annotated[float, typer.Option(help="Of a new head; 0.1 where labels are many.")] = 0.4,
     members: Annotated[int, typer.Option(help="Networks that a new head averages.")] = 1,
+    turns: Annotated[
+        int, typer.Option(help="1, 2, 4 or 8 ways of turning and mirroring the ground that a new head averages.")
+    ] = 1,
     places: Annotated[int, typer.Option(help="Generated places to learn from too; alone without labels.")] = 0,
     pixels: Annotated[int, typer.Option(help="Labelled pixels that are read, about.")] = 250_000,
     steps: Annotated[int, typer.Option(help="Updates at most.")] = 600,
@@ -386,6 +389,7 @@ def train_canopy(
         "reach": reach,
         "dropout": dropout,
         "members": members,
+        "turns": turns,
         "places": places,
         "pixels": pixels,
         "steps": steps,

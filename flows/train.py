@@ -72,6 +72,7 @@ def to_canopy_request(config: TrainCanopyConfig) -> CanopyRequest:
         reach=0 if config.published else config.reach,
         dropout=config.dropout,
         members=config.members,
+        turns=config.turns,
         rank=config.rank,
         steps=config.steps,
         batch=config.batch,

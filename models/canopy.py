@@ -51,6 +51,8 @@ class CanopyConfig:
         In the head, in training.
     members : int
         Networks that the head is made of, alike but for their first weights; their logits are averaged.
+    turns : int
+        Ways of the eight in which the ground can be turned and mirrored that a map averages: 1, 2, 4 or 8.
     """
 
     classes: tuple[int, ...] = (0, 1, 2)
@@ -66,6 +68,11 @@ class CanopyConfig:
     reach: int = 5
     dropout: float = 0.1
     members: int = 1
+    turns: int = 1
+
+    def __post_init__(self) -> None:
+        if self.turns not in (1, 2, 4, 8):
+            raise ValueError(f"turns is {self.turns}; wanted is 1, 2, 4 or 8")
 
     @property
     def backbone(self) -> EarthPTConfig:
@@ -247,7 +254,8 @@ class CanopyNet(nn.Module):
 
     def logits(self, grid: Tensor) -> Tensor:
         """Return the logits of every class inside the halo: (N, features, y, x) -> (N, K, y - 2 halo, x - 2 halo)."""
-        return self.head(grid)
+        turns = _TURNS[: self.config.turns]
+        return torch.stack([_back(self.head(_turned(grid, turn)), turn) for turn in turns]).mean(dim=0)
 
 
 class CanopyHead(nn.Module):
@@ -335,6 +343,19 @@ class CanopyHeads(nn.Module):
         """Set what members scale by, as `CanopyHead.measure`."""
         for member in self.every:
             member.measure(features)
+
+
+_TURNS = ((0, False), (0, True), (2, False), (2, True), (1, False), (1, True), (3, False), (3, True))
+"""Quarter turns, and whether mirrored after them."""
+
+
+def _turned(grid: Tensor, turn: tuple[int, bool]) -> Tensor:
+    found = torch.rot90(grid, turn[0], (-2, -1))
+    return found.flip(-1) if turn[1] else found
+
+
+def _back(grid: Tensor, turn: tuple[int, bool]) -> Tensor:
+    return torch.rot90(grid.flip(-1) if turn[1] else grid, -turn[0], (-2, -1))
 
 
 Head: TypeAlias = CanopyHead | CanopyHeads

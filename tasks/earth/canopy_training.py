@@ -122,7 +122,7 @@ class HeadChoice:
         Whether to begin with a new head where there is a trained one.
     head : str or None
         A canopy model whose head to begin with, whatever EarthPT it was trained on: all give reflectance of months.
-    months, hidden, reach, dropout, members : int, int, int, float, int
+    months, hidden, reach, dropout, members, turns : int, int, int, float, int, int
         Of a new head; see `CanopyConfig`.
     rank : int
         Of ``lora``.
@@ -151,6 +151,7 @@ class HeadChoice:
     reach: int = 5
     dropout: float = 0.4
     members: int = 1
+    turns: int = 1
     rank: int = 4
     steps: int = 600
     batch: int = 8
@@ -296,7 +297,9 @@ def first_model(start: LoadedNetwork, request: CanopyRequest) -> CanopyNet:
         model.load_state_dict(state)
         return model
     backbone = _earthpt_of(start)
-    chosen = {name: getattr(request.head, name) for name in ("months", "hidden", "reach", "dropout", "members")}
+    chosen = {
+        name: getattr(request.head, name) for name in ("months", "hidden", "reach", "dropout", "members", "turns")
+    }
     model = CanopyNet(
         CanopyConfig(classes=values, **asdict(backbone.config), **chosen),
         generator=torch.Generator().manual_seed(request.seed),

@@ -136,6 +136,18 @@ def test_several_members_differ_and_their_logits_are_averaged() -> None:
     assert torch.allclose(model.logits(grid), 2 * each.mean(dim=0), atol=1e-6)
 
 
+@pytest.mark.parametrize("turns", [2, 4, 8])
+def test_turns_are_averaged_and_ground_turned_among_them_is_judged_alike(turns: int) -> None:
+    model = CanopyNet(replace(SMALL, turns=turns)).eval()
+    grid = torch.rand(1, SMALL.features, 9, 7, generator=torch.Generator().manual_seed(11))
+    whole = model.logits(grid)
+    assert whole.shape == (1, 3, 5, 3)
+    assert not torch.allclose(whole, model.head(grid), atol=1e-3)
+    assert torch.allclose(model.logits(grid.flip(-1)), whole.flip(-1), atol=1e-5)
+    quarter = torch.allclose(model.logits(torch.rot90(grid, 1, (-2, -1))), torch.rot90(whole, 1, (-2, -1)), atol=1e-5)
+    assert quarter == (turns == 8)
+
+
 def test_one_member_has_the_weights_of_a_head_without_members() -> None:
     names = {name for name in CanopyNet(SMALL).state_dict() if name.startswith("head.")}
     assert "head.stem.weight" in names
