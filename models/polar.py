@@ -73,7 +73,7 @@ class Images:
         has_ivar = thin_known.sum(dim=-1) > 0.02 * thin_good.sum(dim=-1)
         # a pixel without inverse variance is a bad one, unless none has any
         known = torch.gt(ivar, 0, out=torch.empty_like(good))
-        good = good.mul_(known.maximum((~has_ivar[..., None, None]).to(good.dtype)))
+        good.mul_(known if has_ivar.all() else known.maximum((~has_ivar[..., None, None]).to(good.dtype)))
         sigma = nan_median(torch.where(thin_known, thin_ivar, torch.nan)).rsqrt()
         if not has_ivar.all():
             sigma = torch.where(has_ivar, sigma, _pixel_noise(flux, good > 0))
@@ -95,9 +95,9 @@ class Images:
 
     @cached_property
     def levels(self) -> list[Tensor]:
-        """Return flux and `masks` of ever larger pixels, means of two by two of the last ones, each (B, K + masks, ., .)."""
-        planes = [_padded(torch.cat([self.flux, self.masks], dim=1))]
-        for _ in range(_LEVELS - 1):
+        """Return flux and `masks` (B, K + masks, ., .) of larger pixels: means of two by two, again and again."""
+        planes = [torch.cat([_halved(_padded(part)) for part in (self.flux, self.masks)], dim=1)]
+        for _ in range(_LEVELS - 2):
             planes.append(_halved(planes[-1]))
         return planes
 
@@ -196,9 +196,10 @@ def sky_block(side: int) -> int:
 def measure_sky(images: Images) -> Sky:
     """Return the sky from means of blocks of pixels in the outer part of each image, clipped of both sides."""
     side, bands = sky_block(int(images.shape.amin())), images.flux.shape[1]
-    blocks = images.levels[side.bit_length() - 1]
-    weight = blocks[:, bands:]
-    means = blocks[:, :bands] / weight.clamp(min=1e-6)
+    weight, means = images.masks, images.flux
+    if side > 1:
+        means, weight = images.levels[side.bit_length() - 2].split([bands, images.masks.shape[1]], dim=1)
+        means = means / weight.clamp(min=1e-6)
     y, x = (torch.arange(length, device=means.device) * side + (side - 1) / 2 for length in means.shape[-2:])
     middle = (images.shape.to(means.dtype) - 1) / 2
     far = torch.maximum(
@@ -319,8 +320,9 @@ class Pyramid:
 
     def __init__(self, images: Images, sky: Sky) -> None:
         self.images, self.sky = images, sky
-        planes, self.bands = images.levels, images.flux.shape[1]
-        sides = [level.shape[-2:] for level in planes]
+        self.bands = images.flux.shape[1]
+        planes = [(images.flux, images.masks), *((level,) for level in images.levels)]
+        sides = [level[0].shape[-2:] for level in planes]
         # nothing lies about each level: a column before it, a row before it and two after
         counts = [(rows + 3) * (columns + 1) for rows, columns in sides]
         starts = [sum(counts[:level]) for level in range(_LEVELS)]
@@ -332,15 +334,16 @@ class Pyramid:
         )
         """Rows, columns and the place of the first pixel, by level."""
         # (B x all pixels of all levels, K and masks): what is read of one place lies together
-        batch, width = planes[0].shape[:2]
-        self.values = planes[0].new_empty(batch * self.pixels + 2, width)
+        batch, width = images.levels[0].shape[:2]
+        self.values = images.flux.new_empty(batch * self.pixels + 2, width)
         self.values[-2:] = 0.0
         rows_of = self.values[:-2].view(batch, self.pixels, width)
-        for start, count, level in zip(starts, counts, planes, strict=True):
-            rows, columns = level.shape[-2:]
+        for start, count, (rows, columns), parts in zip(starts, counts, sides, planes, strict=True):
             padded = rows_of[:, start : start + count].view(batch, rows + 3, columns + 1, width)
+            inside = padded[:, 1 : rows + 1, 1:].split([part.shape[1] for part in parts], dim=-1)
+            for place, part in zip(inside, parts, strict=True):
+                place.copy_(part.permute(0, 2, 3, 1))
             padded[:, 0], padded[:, rows + 1 :], padded[:, :, 0] = 0.0, 0.0, 0.0
-            padded[:, 1 : rows + 1, 1:] = level.permute(0, 2, 3, 1)
 
     def read(self, x: Tensor, y: Tensor, level: Tensor) -> Tensor:
         """Return flux times weight, and weight, straight between pixels: means over the places of the last axis.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,8 @@ _BEYOND = 1.2
 _STEPS, _RATE = 400, 0.03
 _RIDGE = 1e-2
 """Of the leaning, in units of the features' own scatter."""
-_LEAST_RATIO = 1e-3
+_FACTORS = (1e-3, 30.0)
+_HALVINGS = 20
 _RANGES = len(SIGNAL_EDGES) + 1
 
 
@@ -36,7 +38,7 @@ class _Apart:
     range : Tensor of int64, shape (N,)
         Of S/N, at each radius.
     ratio : Tensor, shape (N,)
-        Distance from the truth, in half widths of the interval on that side.
+        Factor on the network's own widths at which the error that a profile states is the distance from the truth.
     row : Tensor of int64, shape (N,)
         Whose features.
     features : Tensor, shape (M, D)
@@ -104,19 +106,33 @@ def _apart(model: ProfileNet, prior: GalaxyPrior, count: int, generator: torch.G
     found = find_profiles(model, images, expected, pixel_scale_arcsec=NATIVE_SCALE)
     radii = (found.polar.radius * NATIVE_SCALE)[:, None].expand(-1, len(galaxies.bands), -1)
     truth = true_profile(galaxies, radii) * NATIVE_SCALE**2 / images.sigma[..., None]
-    z = torch.asinh(found.intensity / (2 * found.error[..., None]))
-    off = torch.asinh(truth / (2 * found.error)) - z[..., 1]
-    width = torch.where(off > 0, z[..., 2] - z[..., 1], z[..., 1] - z[..., 0])
+    units = found.intensity / (2 * found.error[..., None])
+    needed = _needed(torch.asinh(units), (truth / (2 * found.error) - units[..., 1]).abs())
     known = truth.isfinite()
     signal = (found.intensity[..., 1] * rings(found.polar.radius, found.polar.flattening)[:, None]).abs()
     features = found.features.flatten(0, 1)
     row = torch.arange(len(features)).reshape(known.shape[:2])[..., None].expand_as(known)
     return _Apart(
         torch.bucketize(signal[known], torch.tensor(SIGNAL_EDGES)),
-        (off.abs() / width.clamp(min=1e-6))[known],
+        needed[known],
         row[known],
         features,
     )
+
+
+def _needed(z: Tensor, apart: Tensor) -> Tensor:
+    """Return the factor on the widths of quantiles z (..., 3) at which the error that a profile states is `apart`.
+
+    That is half of the interval's length in intensity, sinh z; the length grows with the factor, so halving steps find it.
+    """
+    low, middle, high = z.unbind(-1)
+    least, most = (torch.full_like(apart, math.log(edge)) for edge in _FACTORS)
+    for _ in range(_HALVINGS):
+        factor = ((least + most) / 2).exp()
+        length = torch.sinh(middle + factor * (high - middle)) - torch.sinh(middle - factor * (middle - low))
+        short = length < 2 * apart
+        least, most = torch.where(short, (least + most) / 2, least), torch.where(short, most, (least + most) / 2)
+    return ((least + most) / 2).exp()
 
 
 def _joined(parts: list[_Apart]) -> _Apart:
@@ -152,7 +168,7 @@ def _lean(usual: Tensor, parts: list[_Apart]) -> Tensor:
     for number in range(_RANGES):
         inside = ranges == number
         if inside.sum() > _FEWEST:
-            wanted = ratio[inside].clone().clamp(min=_LEAST_RATIO).log()
+            wanted = ratio[inside].clone().log()
             leaning[number] = _line((apart / unit)[row[inside]], wanted, weight[inside].clone()) / unit
     return leaning
 

@@ -273,12 +273,17 @@ def _about(ellipses: Ellipses, count: int) -> list[tuple[Ellipses, Tensor]]:
 
 
 def pooled(members: Sequence[Tensor]) -> Tensor:
-    """Return intensities at quantiles (..., 3) of several passes as one: the mean, and what they differ by in the width."""
+    """Return intensities at quantiles (..., 3) of several passes as one: their mean, and its width.
+
+    A pass' width holds what passes differ by; of that the mean of n keeps an n-th part, in squares, and no less where they differ
+    by more than they say.
+    """
     stacked = torch.stack(list(members))
-    mean = stacked.mean(dim=0)
-    between = stacked[..., 1].std(dim=0)
-    low = torch.hypot(mean[..., 1] - mean[..., 0], between)
-    high = torch.hypot(mean[..., 2] - mean[..., 1], between)
+    count, mean, between = len(stacked), stacked.mean(dim=0), stacked[..., 1].var(dim=0)
+    low, high = (
+        ((width.square() - between).clamp(min=0) + between / count).sqrt()
+        for width in (mean[..., 1] - mean[..., 0], mean[..., 2] - mean[..., 1])
+    )
     return torch.stack([mean[..., 1] - low, mean[..., 1], mean[..., 1] + high], dim=-1)
 
 
@@ -312,6 +317,9 @@ def read_profiles(
             made[number] = SourceRejected(str(error))
             continue
         groups.setdefault(_Kind.of(cutout), []).append(number)
+    for group in groups.values():
+        # where bands share their mask it is read once, if those beside them do so too
+        group.sort(key=lambda number: _has_band_masks(cutouts[number]))
     together = _TOGETHER if torch.device(device).type == "cpu" else len(cutouts)
     pieces = [
         (kind.factor, group[at : at + together])
@@ -373,6 +381,12 @@ class _Kind:
         rows, columns = (-(-side // _SIZE_STEP) for side in cutout.shape)
         scale = round(cutout.pixel_scale_arcsec, 6)
         return cls(len(cutout.bands), scale, factor, sky_block(smallest), rows, columns)
+
+
+def _has_band_masks(cutout: Cutout) -> bool:
+    """Return whether bands differ in where they have data."""
+    known = cutout.valid & (cutout.ivar > 0)
+    return bool((known[1:] != known[:1]).any())
 
 
 def binning_of(shape: tuple[int, ...]) -> int:

@@ -179,8 +179,24 @@ def test_masked_pixels_are_not_read() -> None:
 def test_passes_put_together_agree_and_are_no_surer_than_one() -> None:
     one, several = read(galaxy())[0], read(galaxy(), members=4)[0]
     assert rms(differences(one, several, beyond=0.3)) < 0.05
-    members = [torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[3.0, 4.0, 5.0]])]
-    assert pooled(members)[0].tolist() == pytest.approx([2 - 2.0, 2.0, 2 + 2.0])
+
+
+def test_passes_that_agree_keep_their_width_and_those_that_differ_by_more_than_they_say_do_not() -> None:
+    alike = [torch.tensor([[0.0, 1.0, 3.0]])] * 3
+    assert torch.allclose(pooled(alike), alike[0])
+    apart = [torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[3.0, 4.0, 5.0]])]
+    # their variance is 3: the mean of three has an error of 1
+    assert pooled(apart)[0].tolist() == pytest.approx([2 - 1.0, 2.0, 2 + 1.0])
+
+
+@pytest.mark.parametrize("shared", [0.6, 0.8, 0.95])
+def test_the_mean_of_passes_that_share_most_of_their_error_holds_as_often_as_each_one_does(shared: float) -> None:
+    generator = torch.Generator().manual_seed(2)
+    common, own = (torch.randn(count, 20_000, generator=generator) for count in (1, 5))
+    middle = shared * common + math.sqrt(1 - shared**2) * own
+    found = pooled([torch.stack([one - 1, one, one + 1], dim=-1) for one in middle])
+    held = (found[:, 0] <= 0) & (found[:, 2] >= 0)
+    assert float(held.float().mean()) == pytest.approx(0.683, abs=0.06)
 
 
 def test_auto_measures_by_isophotes_what_the_network_is_unsure_of(tmp_path: Path) -> None:
