@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,10 +17,8 @@ from models.polar import RADII, Ellipses, Images, Polar, Pyramid, find_centres, 
 from models.profile_network import ProfileNet
 from storage.cutouts import Cutout
 from storage.errors import SchemaMismatch
-from storage.location import resolve
 from storage.sky_schema import check_cutout
-from tasks.earth.model_files import load_network
-from tasks.errors import ConfigurationError, SourceRejected
+from tasks.errors import SourceRejected
 from tasks.sky import ellipses as isophotes
 from tasks.sky.isophotes import IsophoteMethod
 from tasks.sky.measured_profile import Measurement, to_profile
@@ -29,6 +26,7 @@ from tasks.sky.neighbours import search_radius
 from tasks.sky.network_pool import search_reach
 from tasks.sky.prepare import expected_place, width_of_points
 from tasks.sky.profile import ObjectFlag, Profile
+from tasks.sky.profile_models import load_reader
 
 KIND = "profile-net"
 LARGEST = 512
@@ -112,21 +110,9 @@ class NetworkMethod:
         return self.fallback if any(profile.object_flags & ObjectFlag.UNSURE for profile in found) else None
 
 
-@lru_cache(maxsize=1)
 def load_profile_net(warehouse: str, name: str) -> ProfileNet:
-    """Return a model of the warehouse, or a shipped one, in eval mode; the last one stays in memory.
-
-    Raises
-    ------
-    NotFound
-        Where there is no such model.
-    ConfigurationError
-        Where it is of another kind.
-    """
-    network = load_network(resolve(warehouse), name)
-    if not isinstance(network.model, ProfileNet):
-        raise ConfigurationError(f"--model {name} is of kind {network.kind}; --method network takes a {KIND}")
-    return network.model.requires_grad_(False)
+    """Return a model of the warehouse, or a shipped one: see `load_reader`."""
+    return load_reader(warehouse, name, ProfileNet, method="network", kind=KIND)
 
 
 def open_network(
@@ -142,7 +128,7 @@ def open_network(
     Raises
     ------
     NotFound, ConfigurationError
-        As `load_profile_net`.
+        As `load_reader`.
     """
     load_profile_net(warehouse, name)
     return NetworkMethod(warehouse, name, fixed_geometry, members, fallback)

@@ -6,7 +6,6 @@ import hashlib
 import math
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -14,13 +13,12 @@ from numpy.typing import NDArray
 
 from models.pix2prof import SIDE, Pix2Prof, as_published, scale_images
 from storage.cutouts import AB_ZERO_POINT, Cutout
-from storage.location import resolve
-from tasks.earth.model_files import load_network
-from tasks.errors import ConfigurationError, SourceRejected
+from tasks.errors import SourceRejected
 from tasks.sky.fits_images import position_of
 from tasks.sky.photometry import isophotal_radius
 from tasks.sky.prepare import read_wcs
 from tasks.sky.profile import ObjectFlag, Profile, RadiusFlag, unmeasured
+from tasks.sky.profile_models import load_reader
 
 KIND = "pix2prof"
 BANDS = ("g", "r", "i")
@@ -85,21 +83,9 @@ class PublishedMethod:
         return _profile(cutout, index, mu, self.name, begun)
 
 
-@lru_cache(maxsize=1)
 def load_pix2prof(warehouse: str, name: str) -> Pix2Prof:
-    """Return a model of the warehouse, in eval mode; the last one stays in memory, so that a process reads it once.
-
-    Raises
-    ------
-    NotFound
-        Where there is no such model.
-    ConfigurationError
-        Where it is of another kind.
-    """
-    network = load_network(resolve(warehouse), name)
-    if not isinstance(network.model, Pix2Prof):
-        raise ConfigurationError(f"--model {name} is of kind {network.kind}; --method published takes a {KIND}")
-    return network.model.requires_grad_(False)
+    """Return a model of the warehouse: see `load_reader`."""
+    return load_reader(warehouse, name, Pix2Prof, method="published", kind=KIND)
 
 
 def open_published(warehouse: str, name: str, *, training_mode: bool = False) -> PublishedMethod:
@@ -108,7 +94,7 @@ def open_published(warehouse: str, name: str, *, training_mode: bool = False) ->
     Raises
     ------
     NotFound, ConfigurationError
-        As `load_pix2prof`.
+        As `load_reader`.
     """
     load_pix2prof(warehouse, name)
     return PublishedMethod(warehouse, name, training_mode)
