@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from models.floors import FLOORS
-from models.likeliest import likeliest
 from tasks.earth.forecast_protocol import MODEL, Judged, Past, Predict, ScoringRule, window_quantiles
 from tasks.earth.forecasting import HIGH, LOW, MEDIAN, quantile_index
 
@@ -40,7 +39,7 @@ class Example:
     days : ndarray, shape (day,), datetime64[D]
         Of the forecast.
     band : ndarray, shape (3, day)
-        0.1 quantile, answer, 0.9 quantile.
+        0.1, 0.5 and 0.9 quantiles.
     floors : mapping of str to ndarray, shape (day,)
         By name.
     rank, among : int
@@ -124,9 +123,7 @@ def _examples(
         quantiles = window_quantiles(past, judged.index, days, levels=levels)
     else:
         quantiles = np.asarray(predict(past, days)[judged.index])
-    middle = quantiles[:, quantile_index(levels, MEDIAN)] if predict is None else likeliest(quantiles, levels)
-    low, high = (quantiles[:, quantile_index(levels, level)] for level in (LOW, HIGH))
-    band = np.stack([low, middle, high], axis=1)
+    band = quantiles[:, [quantile_index(levels, level) for level in (LOW, MEDIAN, HIGH)]]
     valid = past.valid & np.isfinite(past.values[judged.index])
     floors = {name: floor(past.values[judged.index], valid, past.dates, days) for name, floor in FLOORS.items()}
     answer = judged.answers[MODEL if predict is not None else "window_median"]

@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 
 from models.indices import available
-from models.likeliest import likeliest
 from storage.cube import CubeState, SeriesBlock
 from tasks.earth.forecast_pictures import draw_forecast
 from tasks.earth.forecast_request import Forecasting, ForecastRequest
 from tasks.earth.forecasters import WINDOW, open_forecaster
 from tasks.earth.forecasting import HIGH, LOW, MEDIAN, Forecaster, quantile_index, require_bands
-from tasks.earth.layers import LIKELY, VALUE_SCALE, index_layer, likely_name, to_stored
+from tasks.earth.layers import VALUE_SCALE, index_layer, to_stored
 from tasks.earth.mapping import Fill, MapPlan, count_looks, empty_layers, looks_at, plan_for
 from tasks.earth.model_files import load_network
 from tasks.earth.product import Raster, RasterProduct, Sources, describe_item, write_rasters
 from tasks.earth.regional import Prepared, days_read, freeze_inputs, prepare
 from tasks.errors import ConfigurationError
 
-VERSION = 2
+VERSION = 1
 """Of the layout of a forecast; part of the id, to be raised when the same staged layers give other files."""
 _PIXELS_AT_ONCE = 4096
 _LEVELS = ((LOW, "10 % quantile"), (MEDIAN, "Median"), (HIGH, "90 % quantile"))
@@ -50,10 +49,9 @@ class ForecastJob:
 
     @property
     def rasters(self) -> tuple[Raster, ...]:
-        """Return the COGs: each index as it will most likely be, its median and the ends of the 80 % interval, by date."""
+        """Return the COGs: for each index its median and the ends of the 80 % interval, a band for each date."""
         asked = self.asked
-        likely = (Raster(index_layer(name, LIKELY, asked.days, title="Most likely value")) for name in asked.out_index)
-        levels = (
+        return tuple(
             Raster(
                 index_layer(name, f"q{round(100 * level):02d}", asked.days, title=title),
                 variable=name,
@@ -62,7 +60,6 @@ class ForecastJob:
             for name in asked.out_index
             for level, title in (_LEVELS[1], _LEVELS[0], _LEVELS[2])
         )
-        return (*likely, *levels)
 
     def open(self) -> Fill:
         """Load the model, and return what forecasts the pixels of a window."""
@@ -181,8 +178,7 @@ def forecast_block(
     """
     size = block.valid.shape[1:]
     layers = empty_layers(asked.layers, size)
-    filled = ("reflectance", *asked.indices, *(likely_name(name) for name in asked.indices))
-    flat = {name: layers[name].reshape(*layers[name].shape[:-2], -1) for name in filled}
+    flat = {name: layers[name].reshape(*layers[name].shape[:-2], -1) for name in ("reflectance", *asked.indices)}
     numbers = [quantile_index(tuple(forecaster.quantiles), level) for level in asked.quantiles]
     chosen = [cube_bands.index(band) for band in asked.bands]
     for looks in looks_at(block, at_once=_PIXELS_AT_ONCE, bands=chosen):
@@ -190,8 +186,6 @@ def forecast_block(
         flat["reflectance"][..., looks.pixels] = to_stored(found.reflectance[:, numbers], VALUE_SCALE)
         for name in asked.indices:
             flat[name][..., looks.pixels] = to_stored(found.indices[name][:, numbers], VALUE_SCALE)
-            likely = likeliest(found.indices[name], forecaster.quantiles)
-            flat[likely_name(name)][..., looks.pixels] = to_stored(likely, VALUE_SCALE)
     count_looks(block, layers)
     return layers
 

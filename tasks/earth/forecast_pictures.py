@@ -13,13 +13,12 @@ from odc.geo.geom import point
 
 from models.floors import FLOORS, MIN_LOOKS
 from models.indices import compute
-from models.likeliest import likeliest
 from storage.cube import SeriesBlock
 from tasks.earth.forecast_plots import COLOURS, DASHES, TITLES, draw_past
 from tasks.earth.forecast_protocol import MODEL
 from tasks.earth.forecast_request import Forecasting
-from tasks.earth.forecasting import HIGH, LOW, Forecaster, quantile_index
-from tasks.earth.layers import CLEAR_COUNT, NO_COUNT, VALUE_SCALE, from_stored, likely_name
+from tasks.earth.forecasting import HIGH, LOW, MEDIAN, Forecaster, quantile_index
+from tasks.earth.layers import CLEAR_COUNT, NO_COUNT, VALUE_SCALE, from_stored
 from tasks.earth.mapping import MapPlan, looks_at
 from tasks.earth.pictures import FONT, INK, MUTED, draw_scale_bar, finest_overview
 from tasks.earth.plots import (
@@ -40,14 +39,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-MAPS = Picture("preview", "Most likely value and width of the 80 % interval on some dates", ("overview", "thumbnail"))
+MAPS = Picture("preview", "Median and width of the 80 % interval on some dates", ("overview", "thumbnail"))
 PIXELS = Picture("pixels", "Past and forecast of some pixels")
 MOST_MAPS = 4
 STEP_DAYS = 3
 SHOWN_PAST_DAYS = 60
 SHOWN_FLOORS = ("phase_folded", "window_median")
 RANKS = (0.05, 0.35, 0.65, 0.95)
-"""Where the drawn pixels stand among all, by what they will most likely be."""
+"""Where the drawn pixels stand among all, by the median of the forecast."""
 
 _VEGETATION = ("ndvi", "evi2")
 _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP, _ROW_GAP = 0.5, 1.0, 1.12, 0.5, 0.12, 0.2  # inches around maps
@@ -62,15 +61,15 @@ class IndexMaps:
     index : str
         Name.
     days : ndarray, shape (date,), datetime64[D]
-    likely, width : ndarray, shape (date, y, x), float32
-        Most likely value, and width of the 80 % interval; NaN where there is none.
+    median, width : ndarray, shape (date, y, x), float32
+        Of the forecast, and of its 80 % interval; NaN where there is none.
     geobox : GeoBox
         Their grid.
     """
 
     index: str
     days: np.ndarray
-    likely: np.ndarray
+    median: np.ndarray
     width: np.ndarray
     geobox: GeoBox
 
@@ -93,8 +92,6 @@ class PixelForecast:
         Of the forecast.
     quantiles : ndarray, shape (quantile, day)
         Of the forecast.
-    likely : ndarray, shape (day,)
-        What it will most likely be.
     floors : mapping of str to ndarray, shape (day,)
         By name.
     """
@@ -106,7 +103,6 @@ class PixelForecast:
     looks: np.ndarray
     days: np.ndarray
     quantiles: np.ndarray
-    likely: np.ndarray
     floors: Mapping[str, np.ndarray]
 
 
@@ -150,7 +146,7 @@ def draw_forecast(
 
 
 def draw_maps(maps: IndexMaps, *, origin: np.datetime64, title: str, words: tuple[str, str]) -> bytes:
-    """Return a PNG: the most likely value on each date, and below it the width of the 80 % interval.
+    """Return a PNG: the median on each date, and below it the width of the 80 % interval.
 
     Parameters
     ----------
@@ -163,7 +159,7 @@ def draw_maps(maps: IndexMaps, *, origin: np.datetime64, title: str, words: tupl
     words : tuple of str
         The line below it, and the small print.
     """
-    rows, columns = maps.likely.shape[1:]
+    rows, columns = maps.median.shape[1:]
     number = len(maps.days)
     width = 2.75 if number > 1 else 3.6
     height = min(max(width * rows / columns, 1.2), 4.2)
@@ -173,7 +169,7 @@ def draw_maps(maps: IndexMaps, *, origin: np.datetime64, title: str, words: tupl
     name = TITLES[maps.index]
     for row, (values, label, colours) in enumerate(
         (
-            (maps.likely, f"{name}, most likely", "YlGn" if maps.index in _VEGETATION else "cividis"),
+            (maps.median, f"Median {name}", "YlGn" if maps.index in _VEGETATION else "cividis"),
             (maps.width, "80 % interval, width", "BuPu"),
         )
     ):
@@ -194,7 +190,7 @@ def draw_maps(maps: IndexMaps, *, origin: np.datetime64, title: str, words: tupl
         bar = figure.add_axes((left / size[0], bottom / size[1], 0.14 / size[0], height / size[1]))
         draw_bar(figure, bar, image, label=f"{name}, no unit")
     write_title(figure, title, words[0])
-    grey = "   ·   grey: no clear look" if np.isnan(maps.likely).any() else ""
+    grey = "   ·   grey: no clear look" if np.isnan(maps.median).any() else ""
     figure.text(_LEFT / size[0], 0.2 / size[1], words[1] + grey, fontsize=7, color=MUTED, va="center", family=FONT)
     return to_png(figure)
 
@@ -235,12 +231,12 @@ def choose_places(maps: IndexMaps, counts: np.ndarray, *, pixel: float) -> list[
     pixel : float
         Side of a pixel at full resolution, metres.
     """
-    known = np.isfinite(maps.likely).all(axis=0)
+    known = np.isfinite(maps.median).all(axis=0)
     usable = known & (counts >= MIN_LOOKS)
     row, column = np.nonzero(usable if usable.any() else known)
     if not row.size:
         return []
-    order = np.argsort(maps.likely[:, row, column].mean(axis=0), kind="stable")
+    order = np.argsort(maps.median[:, row, column].mean(axis=0), kind="stable")
     chosen = sorted({round(rank * (row.size - 1)) for rank in RANKS})
     affine = maps.geobox.affine
     # of an overview's pixel the upper left one
@@ -261,10 +257,8 @@ def _read_maps(group: Path, asked: Forecasting, index: str) -> tuple[IndexMaps, 
         stored = [np.asarray(level[index][day : day + 1, number : number + 1])[0, 0] for day in shown]
         return from_stored(np.stack(stored), VALUE_SCALE)
 
-    likely = np.stack([np.asarray(level[likely_name(index)][day : day + 1])[0] for day in shown])
-
     counts = np.asarray(level[CLEAR_COUNT][:])
-    maps = IndexMaps(index, asked.days[shown], from_stored(likely, VALUE_SCALE), plane(HIGH) - plane(LOW), grid)
+    maps = IndexMaps(index, asked.days[shown], plane(MEDIAN), plane(HIGH) - plane(LOW), grid)
     return maps, np.where(counts == NO_COUNT, 0, counts)
 
 
@@ -291,7 +285,6 @@ def _follow(
         values[valid, 0],
         days,
         found.indices[index][:, numbers, 0].T,
-        likeliest(found.indices[index], forecaster.quantiles)[:, 0],
         {name: FLOORS[name](values, looks.valid, looks.dates, days)[:, 0] for name in SHOWN_FLOORS},
     )
 
@@ -340,7 +333,7 @@ def _draw_fan(panel: Axes, pixel: PixelForecast, levels: tuple[float, ...]) -> N
         line = panel.plot(pixel.days, pixel.floors[name], color=COLOURS[name], linewidth=1.2)[0]
         line.set_dashes(DASHES[name])
         line.set_label(name.replace("_", " "))
-    panel.plot(pixel.days, pixel.likely, color=colour, linewidth=2.2, label="most likely")
+    panel.plot(pixel.days, pixel.quantiles[quantile_index(levels, MEDIAN)], color=colour, linewidth=2.2, label="median")
     start = pixel.origin - np.timedelta64(SHOWN_PAST_DAYS, "D")
     recent = pixel.dates >= start
     panel.plot(pixel.dates[recent], pixel.looks[recent], "o", color=MUTED, markersize=4.0, label="looks")

@@ -215,7 +215,7 @@ def draw_past(panel: Axes, example: History) -> None:
 
 
 def _draw_future(panel: Axes, example: Example, *, model: str | None) -> None:
-    low, middle, high = example.band
+    low, median, high = example.band
     colour = COLOURS[MODEL if model else WINDOW_QUANTILES]
     panel.fill_between(example.days, low, high, color=colour, alpha=0.2, linewidth=0, label="80 % interval")
     for name in SHOWN_FLOORS:
@@ -224,7 +224,7 @@ def _draw_future(panel: Axes, example: Example, *, model: str | None) -> None:
         line = panel.plot(example.days, example.floors[name], color=COLOURS[name], linewidth=1.2)[0]
         line.set_dashes(DASHES[name])
         line.set_label(name.replace("_", " "))
-    panel.plot(example.days, middle, color=colour, linewidth=2.2, label="most likely" if model else "median")
+    panel.plot(example.days, median, color=colour, linewidth=2.2, label="median")
     hazy = ~example.screened
     seen: dict[str, Any] = {"color": INK, "markersize": 4.8, "zorder": 6}
     panel.plot(example.held_dates[~hazy], example.held[~hazy], "o", label="held out", **seen)

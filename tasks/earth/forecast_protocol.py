@@ -14,7 +14,6 @@ import numpy as np
 
 from models.floors import FLOORS, YEAR_DAYS, has_history
 from models.indices import available, compute
-from models.likeliest import likeliest
 from tasks.earth.forecasting import Forecaster
 from tasks.errors import ConfigurationError
 
@@ -303,7 +302,7 @@ def _judge_origin(
         if predict is not None:
             found = _checked(predicted, name, (len(days), len(levels), pixels.size))[again]
             quantiles = {MODEL: found, **quantiles}
-            answers = {MODEL: likeliest(found, levels), **answers}
+            answers = {MODEL: found[:, levels.index(0.5)], **answers}
             counted = known & np.isfinite(found).all(axis=1)
         screened = None if free is None else counted & free
         yield Judged(

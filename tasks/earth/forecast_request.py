@@ -34,7 +34,7 @@ class ForecastRequest:
     quantiles : tuple of float or None
         Levels to keep, 0.1, 0.5 and 0.9 among them; None for all that the model gives.
     out_index : tuple of str
-        Indices that get COGs of their most likely value, their median and the ends of the 80 % interval.
+        Indices that get COGs of their median and of the ends of the 80 % interval.
     collection, title : str
         Of the product.
     crs : str or None

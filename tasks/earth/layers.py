@@ -16,7 +16,6 @@ VALUE_SCALE = 1e-4
 """Of reflectance and indices as int16, which holds -3.27 to 3.27."""
 NO_VALUE = -32768
 COMPONENT_SCALE = 1e-3
-LIKELY = "likely"
 
 CLEAR_COUNT = "clear_count"
 """The layer that every product has: a pixel without a clear look holds nothing else."""
@@ -126,8 +125,7 @@ def forecast_layers(
     Returns
     -------
     tuple of Layer
-        ``reflectance`` (time, quantile, band, y, x), each index (time, quantile, y, x), and what it will most likely be, as
-        `likely_name` calls it, (time, y, x), int16, scale 1e-4; `LOOKS`.
+        ``reflectance`` (time, quantile, band, y, x) and each index (time, quantile, y, x), int16, scale 1e-4; `LOOKS`.
     """
     time = date_axis("time", targets)
     level = Axis("quantile", quantiles, attributes={"long_name": "level of the quantile", "units": "1"})
@@ -135,14 +133,8 @@ def forecast_layers(
     return (
         _values("reflectance", "Quantiles of surface reflectance", (time, level, Axis("band", bands)), reflectance),
         *(_values(name, f"Quantiles of the {INDICES[name].title}", (time, level)) for name in indices),
-        *(index_layer(name, LIKELY, targets, title="Most likely value") for name in indices),
         *LOOKS,
     )
-
-
-def likely_name(index: str) -> str:
-    """Return the name of the layer that holds the most likely values of an index."""
-    return f"{index}_{LIKELY}"
 
 
 def index_layer(name: str, what: str, targets: np.ndarray, *, title: str) -> Layer:

@@ -122,7 +122,7 @@ def test_a_forecast_of_the_same_cubes_is_published_and_shown(published: tuple[Pa
     summary = forecast_area(config, return_state=True).result()
     assert summary.counts["mapped"] > 0
     assert verify_product(summary.products[0]).ok
-    assert Path(summary.details["map"]).name == "ndvi_likely.tif"
+    assert Path(summary.details["map"]).name == "ndvi_q50.tif"
     assert artifact_types()["product-forecast"] == "markdown"
     again = forecast_area(config, return_state=True).result()
     assert again.details["state"] == "present"

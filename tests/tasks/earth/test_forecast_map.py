@@ -15,7 +15,6 @@ import rasterio
 import xarray as xr
 from cube_cases import CRS, area_of_pixels, core_errors, read_looks, write_looks
 
-from models.likeliest import likeliest
 from storage.errors import NotFound
 from storage.publish import Receipt
 from tasks.earth import regional
@@ -132,18 +131,6 @@ def test_index_maps_are_cogs_with_a_band_for_each_date(published: Receipt) -> No
             assert raster.nodata == -32768
             assert set(raster.scales) == {1e-4}
             assert raster.tags()["CANOPUS_ITEM"] == published.key.item_id
-
-
-def test_the_most_likely_value_is_that_of_all_the_model_s_quantiles(warehouse: Path, published: Receipt) -> None:
-    found = opened(published)
-    _, indices = by_hand(warehouse)
-    for name, values in indices.items():
-        wanted = likeliest(np.asarray(values), WindowForecaster.quantiles)
-        np.testing.assert_allclose(found[f"{name}_likely"].values, wanted, atol=5.1e-5)
-    with rasterio.open(published.assets["ndvi_likely"]) as raster:
-        np.testing.assert_allclose(
-            raster.read(masked=True).filled(-1) * 1e-4, found["ndvi_likely"].fillna(-1e-4), atol=1e-6
-        )
 
 
 def test_a_pixel_without_looks_is_no_data_and_counts_none(published: Receipt) -> None:

@@ -81,17 +81,7 @@ def test_single_pixels_are_drawn_with_past_and_fan() -> None:
     fan = np.sort(rng.uniform(0.3, 0.8, (7, 40)), axis=0)
     floors = {"phase_folded": fan[3] - 0.05, "window_median": fan[3] + 0.05}
     pixels = [
-        PixelForecast(
-            "ndvi",
-            (399365.0, 5130235.0),
-            ORIGIN,
-            dates,
-            rng.uniform(0.2, 0.8, 55),
-            days,
-            fan,
-            fan[len(fan) // 2],
-            floors,
-        )
+        PixelForecast("ndvi", (399365.0, 5130235.0), ORIGIN, dates, rng.uniform(0.2, 0.8, 55), days, fan, floors)
         for _ in range(2)
     ]
     picture = drawn(draw_pixels(pixels, levels=LEVELS, title="T", what="w"))
