@@ -20,7 +20,7 @@ def register(app: typer.Typer, evaluate: typer.Typer, train: typer.Typer) -> Non
     """Add the commands of the sky to the command line."""
     app.command(
         epilog="Example: canopus profiles --targets galaxies.csv --source legacy --bands g,r,z --size-pixels 256; "
-        "canopus profiles --source folder:./fits --zero-point 22.5"
+        "canopus profiles --source folder:./fits --zero-point 22.5; canopus profiles --source store:synthetic"
     )(profiles)
     evaluate.command(
         "profiles",
@@ -37,11 +37,15 @@ def profiles(
         str | None,
         typer.Option(
             help="CSV, Parquet, FITS or VOTable with ra and dec; or sdss:SELECT ..., vizier:CATALOGUE, ned:NAME. "
-            "A folder: is measured whole without."
+            "A folder: or store: is measured whole without."
         ),
     ] = None,
     source: Annotated[
-        str, typer.Option(help="legacy, legacy:LAYER, sdss, bricks:PATH_OR_URL, or folder:PATH of FITS files.")
+        str,
+        typer.Option(
+            help="legacy, legacy:LAYER, sdss, bricks:PATH_OR_URL, folder:PATH of FITS files, or store:NAME, a sky store "
+            "of the warehouse, also one that `canopus generate` made."
+        ),
     ] = "legacy",
     bands: Annotated[str | None, typer.Option(help="Comma-separated, e.g. g,r,z; by default the source's.")] = None,
     warehouse: Warehouse = "./warehouse",

@@ -68,10 +68,12 @@ class ProfilesConfig(Settings):
     """Measure the surface-brightness profile of every object of a list, and publish them."""
 
     targets: str | None = Field(
-        None, description="CSV, Parquet, FITS or VOTable of positions, or a query: sdss:, vizier:, ned:"
+        None,
+        description="CSV, Parquet, FITS or VOTable of positions, or a query: sdss:, vizier:, ned:; none: a whole folder or store",
     )
     source: str = Field(
-        "legacy", description="legacy, legacy:LAYER, sdss, bricks:PATH_OR_URL or folder:PATH of FITS files"
+        "legacy",
+        description="legacy, legacy:LAYER, sdss, bricks:PATH_OR_URL, folder:PATH of FITS files, or store:NAME in the warehouse",
     )
     bands: FilterNames = Field((), description="by default the source's own, such as g, r, z")
     warehouse: Warehouse = "./warehouse"

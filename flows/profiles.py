@@ -18,6 +18,7 @@ from tasks.limits import HttpLimits
 from tasks.profiles import Tally, end_processes, extract_one_batch, freeze_targets, publish_profiles
 from tasks.sky.extraction_plan import ExtractionRequest, Prepared, prepared_of
 from tasks.sky.methods import pin_model
+from tasks.sky.stored import pin_store
 from tasks.sky.target_columns import ColumnNames
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def to_request(config: ProfilesConfig) -> ExtractionRequest:
     """Return what the tasks need, from what the user wrote."""
     return ExtractionRequest(
         targets=config.targets or "",
-        source=config.source,
+        source=pin_store(config.source, config.warehouse),
         warehouse=resolve(config.warehouse).url,
         bands=config.bands,
         method=config.method,

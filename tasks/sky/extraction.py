@@ -35,12 +35,13 @@ from tasks.sky.extraction_plan import (
 from tasks.sky.gallery import PER_PAGE, gallery_picture
 from tasks.sky.measuring import Outcome, measure_cutouts, pieces_of, timed, warm_up
 from tasks.sky.methods import Weights, open_method
-from tasks.sky.prepare import prepare_cutout
+from tasks.sky.prepare import has_object, prepare_cutout
 from tasks.sky.profile import Profile, ProfileMethod, State, unmeasured
 from tasks.sky.profile_table import from_table, to_table
 from tasks.sky.qa_pages import write_batch_page
 from tasks.sky.qa_plots import draw_object
 from tasks.sky.sources import CutoutSource
+from tasks.sky.stored import StoreSource
 from tasks.sky.targets import Target
 from tasks.sky.workers import WorkerFailed, WorkerPool, pool_of
 
@@ -79,7 +80,7 @@ class Found:
     target : Target
         Whose.
     cutout : Cutout or None
-        Prepared; None where it lies in the store, or where there is none.
+        Prepared; None where it is read from the store when it is measured, or where there is none.
     lost : tuple of Profile
         Rows in its place where there is none.
     seconds : float
@@ -148,10 +149,13 @@ class _Batch:
         kept = self._kept() if self.job.again else {}
         targets = [target for target in self.job.targets if target.object_id not in kept]
         found = self._gather(targets)
-        self._append([one.cutout for one in found if one.cutout is not None])
-        # what is measured is what was stored, whether it was fetched now or before
-        found = [replace(one, cutout=None) for one in found]
-        reader = SkyReader(self.store) if any(not one.lost for one in found) else None
+        if isinstance(self.source, StoreSource):
+            reader: SkyReader | None = self.source.reader
+        else:
+            self._append([one.cutout for one in found if one.cutout is not None])
+            # what is measured is what was stored, whether it was fetched now or before
+            found = [replace(one, cutout=None) for one in found]
+            reader = SkyReader(self.store) if any(not one.lost for one in found) else None
 
         def finish(piece: slice) -> list[Measured]:
             done = []
@@ -175,7 +179,8 @@ class _Batch:
         return {row.object_id: Measured(row, tuple(profiles[row.object_id])) for row in rows}
 
     def _gather(self, targets: Sequence[Target]) -> list[Found]:
-        held = held_in_store(self.store, self.job.request, self.job.run, targets)
+        stored = isinstance(self.source, StoreSource)
+        held = {} if stored else held_in_store(self.store, self.job.request, self.job.run, targets)
 
         def gather(target: Target) -> Found:
             return Found(target) if is_held(target, held) else self._fetch(target)
@@ -186,7 +191,9 @@ class _Batch:
     def _fetch(self, target: Target) -> Found:
         try:
             cutout = self.source.fetch(target, deadline=time.monotonic() + self.limit_s)
-            prepared, seconds = self.pool.call(timed, prepare_cutout, cutout, limit_s=self.limit_s)
+            prepared, seconds = cutout, 0.0
+            if not has_object(cutout):
+                prepared, seconds = self.pool.call(timed, prepare_cutout, cutout, limit_s=self.limit_s)
             check_cutout(prepared)
         except Exception as error:
             return self._lost(target, error)
@@ -214,7 +221,7 @@ class _Batch:
     def _finish(self, piece: Sequence[Found], reader: SkyReader | None) -> Iterator[Measured]:
         """Yield objects at their end, those that were lost before and those that are measured now."""
         there = [one for one in piece if not one.lost]
-        cutouts = [reader.read(one.target.object_id) for one in there] if reader is not None else []
+        cutouts = [one.cutout or reader.read(one.target.object_id) for one in there] if reader is not None else []
         limits = [max(1.0, self.limit_s - one.seconds) for one in there]
         outcomes = iter(measure_cutouts(self.pool, self.method, cutouts, limits_s=limits))
         snapshot, held = reader.snapshot if reader is not None else "", iter(cutouts)

@@ -27,6 +27,7 @@ from tasks.limits import HttpLimits
 from tasks.sky.profile import STATES, State
 from tasks.sky.source_options import VIEWER_LIMITS, VIEWER_URL, SourceOptions
 from tasks.sky.sources import CutoutSource, open_source
+from tasks.sky.stored import StoreSource, targets_of_store
 from tasks.sky.target_columns import ColumnNames
 from tasks.sky.targets import Target, TargetList, read_targets
 
@@ -57,9 +58,9 @@ class ExtractionRequest:
     Parameters
     ----------
     targets : str
-        File of positions, or a query; empty for every image of a folder.
+        File of positions, or a query; empty for every image of a folder, or object of a store.
     source : str
-        ``legacy``, ``legacy:LAYER``, ``sdss``, ``bricks:PATH`` or ``folder:PATH``.
+        ``legacy``, ``legacy:LAYER``, ``sdss``, ``bricks:PATH``, ``folder:PATH`` or ``store:NAME``.
     warehouse : str
         URL.
     bands : tuple of str
@@ -199,6 +200,7 @@ class ExtractionRequest:
             url=self.viewer_url.rstrip("/"),
             psf=self.psf,
             limits=self.limits,
+            warehouse=self.warehouse,
         )
         return open_source(self.source, bands=self.bands, options=options)
 
@@ -336,8 +338,12 @@ def read_target_list(request: ExtractionRequest) -> TargetList:
         from tasks.sky.folder import targets_of_folder
 
         found = targets_of_folder(Path(request.source.removeprefix("folder:")), columns=request.columns)
+    elif isinstance(source := request.open_source(), StoreSource):
+        found = targets_of_store(source)
     else:
-        raise UsageError(f"--source {request.source}: name the --targets; only a folder is measured whole without")
+        raise UsageError(
+            f"--source {request.source}: name the --targets; only a folder or a store is measured whole without"
+        )
     if not found.targets:
         raise ConfigurationError(f"{request.targets or request.source}: {found.rows} rows and no target among them")
     if request.ebv_map:
@@ -386,9 +392,12 @@ def plan_extraction(request: ExtractionRequest) -> ExtractionPlan:
     source, found, root = request.open_source(), read_target_list(request), resolve(request.warehouse)
     run = None if request.refresh else _same_run(root, _digest(request, found))
     batches = plan_batches(found.targets, request)[-1] + 1
-    held = held_in_store(root / "sky" / source.name, request, run, found.targets)
-    left = [target for target in found.targets if not is_held(target, held)]
-    size = sum(expected_bytes(target, request) for target in left)
+    if isinstance(source, StoreSource):
+        left = [target for target in found.targets if not source.holds(target)]
+    else:
+        held = held_in_store(root / "sky" / source.name, request, run, found.targets)
+        left = [target for target in found.targets if not is_held(target, held)]
+    size = 0 if isinstance(source, StoreSource) else sum(expected_bytes(target, request) for target in left)
     finished = len(run.location.list_names("objects/")) if run else 0
     return ExtractionPlan(found, batches, len(found.targets) - len(left), size, run, finished)
 

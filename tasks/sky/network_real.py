@@ -14,7 +14,7 @@ from tasks.errors import ConfigurationError
 from tasks.sky.network_pool import BANDS, Shard, join_shards, shard_of, starts_about
 from tasks.sky.network_profiles import images_of_cutouts
 from tasks.sky.photometry import image_angles
-from tasks.sky.prepare import jacobian_at, read_wcs
+from tasks.sky.prepare import ensure_prepared, jacobian_at, read_wcs
 from tasks.sky.profile import ObjectFlag, Profile, RadiusFlag
 from tasks.sky.profile_evaluation import read_cutout, read_profiles, readers_of
 
@@ -59,7 +59,7 @@ def _sound(root: Location, product: str) -> Iterator[tuple[Cutout, list[Profile]
         cutout = read_cutout(readers_of(root, snapshot), object_id)
         if cutout is None:
             raise ConfigurationError(f"{product}: no cutout of {object_id} in {root}")
-        yield cutout, profiles[:BANDS]
+        yield ensure_prepared(cutout), profiles[:BANDS]
 
 
 def _example(cutout: Cutout, profiles: Sequence[Profile], generator: torch.Generator) -> Shard:

@@ -124,6 +124,11 @@ def _variance(cutout: Cutout, labels: NDArray[np.int32]) -> NDArray[np.float32]:
     return ivar
 
 
+def ensure_prepared(cutout: Cutout) -> Cutout:
+    """Return the cutout as `prepare_cutout` leaves it; one whose object is labelled is so already."""
+    return cutout if has_object(cutout) else prepare_cutout(cutout)
+
+
 def has_object(cutout: Cutout) -> bool:
     """Return whether the target was found on the image."""
     return bool((cutout.segmentation == TARGET).any())

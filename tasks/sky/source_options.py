@@ -37,6 +37,8 @@ class SourceOptions:
     psf : bool
         Whether to ask for the point spread function where it is a request of its own.
     limits : HttpLimits
+    warehouse : str
+        URL, whose sky stores are sources too.
     """
 
     size_pixels: int | None = None
@@ -47,3 +49,4 @@ class SourceOptions:
     url: str = VIEWER_URL
     psf: bool = True
     limits: HttpLimits = VIEWER_LIMITS
+    warehouse: str = ""

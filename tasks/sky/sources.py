@@ -42,7 +42,7 @@ def open_source(text: str, *, bands: Sequence[str] = (), options: SourceOptions 
     ----------
     text : str
         ``legacy`` or ``legacy:LAYER`` (the viewer), ``bricks:PATH_OR_URL`` (a release's own files), ``sdss`` or
-        ``sdss:RELEASE`` (frames), ``folder:PATH``.
+        ``sdss:RELEASE`` (frames), ``folder:PATH``, ``store:NAME`` (a sky store of the options' warehouse).
     bands : sequence of str
         Empty = g, r, z (g, r, i for SDSS), or what a folder's images have.
 
@@ -57,6 +57,10 @@ def open_source(text: str, *, bands: Sequence[str] = (), options: SourceOptions 
         from tasks.sky.folder import FolderSource
 
         return FolderSource(Path(where), bands=tuple(bands), options=settings)
+    if kind == "store" and where:
+        from tasks.sky.stored import StoreSource
+
+        return StoreSource(where, bands=tuple(bands), options=settings)
     if kind == "legacy":
         from tasks.sky.legacy import DEFAULT_LAYER, LegacySource
 
@@ -71,7 +75,8 @@ def open_source(text: str, *, bands: Sequence[str] = (), options: SourceOptions 
         release = int(where.removeprefix("dr") or DEFAULT_RELEASE)
         return SdssSource(release, bands=tuple(bands), options=settings)
     raise ConfigurationError(
-        f"{text!r} names no source: legacy[:LAYER], bricks:PATH_OR_URL, sdss[:RELEASE] or folder:PATH is expected"
+        f"{text!r} names no source: "
+        "legacy[:LAYER], bricks:PATH_OR_URL, sdss[:RELEASE], folder:PATH or store:NAME is expected"
     )
 
 

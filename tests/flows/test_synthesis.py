@@ -173,18 +173,9 @@ def test_a_galaxy_made_by_generate_comes_out_of_the_profile_flow_with_a_profile(
     state = fit(model, batches, TrainConfig(steps=400, learning_rate=3e-3, ema_decay=0.98, warmup_steps=20, seed=1))
     model.load_state_dict(state.weights)
     save_trained(tmp_path / "warehouse", model.eval(), "tiny")
-    arguments = command(tmp_path, "generate", "--galaxies", 8, "--fits", tmp_path / "fits")
+    arguments = command(tmp_path, "generate", "--galaxies", 8, "--store", "made")
     assert last_line([*arguments[:-1], "20"])["counts"] == {"made": 8, "held": 0}
-    profiles = [
-        "profiles",
-        "--source",
-        f"folder:{tmp_path / 'fits'}",
-        "--method",
-        "isophote",
-        "--workers",
-        "1",
-        "--no-pages",
-    ]
+    profiles = ["profiles", "--source", "store:made", "--method", "isophote", "--workers", "1", "--no-pages"]
     found = last_line([*profiles, "--warehouse", str(tmp_path / "warehouse")])
     assert found["counts"]["measured"] == 8
     table = pq.read_table(next(Path(found["products"][0]).parent.rglob("profiles.parquet"))).to_pandas()

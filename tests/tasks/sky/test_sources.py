@@ -42,7 +42,7 @@ def test_a_target_without_a_position_is_refused_without_asking(text: str) -> Non
         open_source(text).fetch(Target("x", math.nan, 1.0))
 
 
-@pytest.mark.parametrize("text", ["", "folder", "folder:", "bricks", "sdss:x", "hst", "https://host"])
+@pytest.mark.parametrize("text", ["", "folder", "folder:", "bricks", "sdss:x", "hst", "https://host", "store:"])
 def test_what_names_no_source_is_answered_with_what_does(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"legacy\[:LAYER\], bricks:PATH_OR_URL"):
         open_source(text)
