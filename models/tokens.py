@@ -57,6 +57,11 @@ class Tokens:
         fields = (self.values, self.position, self.valid)
         return Tokens(*(field.to(device, non_blocking=non_blocking) for field in fields))
 
+    @property
+    def is_cuda(self) -> bool:
+        """Return whether they are on a GPU already."""
+        return self.values.is_cuda
+
     def pin_memory(self) -> Tokens:
         """Return the same tokens in memory that a GPU copies from by itself."""
         return Tokens(self.values.pin_memory(), self.position.pin_memory(), self.valid.pin_memory())

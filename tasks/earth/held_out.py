@@ -42,6 +42,8 @@ class HeldOut:
         (N, K).
     counts : Tensor of bool, shape (N, K)
         Questions that have an answer.
+    read : Tensor of bool, shape (N, T), optional
+        Looks that an answer may read, where these are not all: forecasts are scored on looks next to clouds too.
     """
 
     name: str
@@ -49,6 +51,7 @@ class HeldOut:
     since: float
     questions: Questions
     counts: Tensor
+    read: Tensor | None = None
 
     @property
     def number(self) -> int:
@@ -70,11 +73,12 @@ class HeldOut:
         """Return a model's quantiles, (N, K, 15, quantile), on the CPU."""
         device = device_of(model)
         model.eval()
+        read = self.tokens.valid if self.read is None else self.read
         found = []
         for start in range(0, len(self.tokens), _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
             asked = Questions(*(part[some].to(device) for part in _parts(self.questions)))
-            day, valid = self.tokens.position[some, :, 0].to(device), self.tokens.valid[some].to(device)
+            day, valid = self.tokens.position[some, :, 0].to(device), read[some].to(device)
             found.append(model.answer(self.channels[some].to(device), day, valid, asked).float().cpu())
         return torch.cat(found)
 

@@ -31,6 +31,8 @@ class GeneratedPlace:
         Reflectance times 10,000, as cubes hold it.
     valid : ndarray, shape (time, y, x), bool
         By the same rule as in cubes.
+    clear : ndarray, shape (time, y, x), bool
+        Those next to what is masked too.
     dates : ndarray, shape (time,), datetime64[D]
     classes : ndarray, shape (y, x), uint8
         0 none, 1 broadleaved, 2 conifer: canopy where trees cover half of the pixel.
@@ -40,14 +42,13 @@ class GeneratedPlace:
 
     reflectance: np.ndarray
     valid: np.ndarray
+    clear: np.ndarray
     dates: np.ndarray
     classes: np.ndarray
     tree_cover: np.ndarray
 
 
-def draw_place(
-    seed: int, *, pixels: int = 160, years: tuple[float, float] = (1.0, 3.0), dilation: int = DILATION
-) -> GeneratedPlace:
+def draw_place(seed: int, *, pixels: int = 160, years: tuple[float, float] = (1.0, 3.0)) -> GeneratedPlace:
     """Return a place of `pixels` on a side: its own landscape, weather, years, cadence and share of canopy.
 
     Parameters
@@ -59,8 +60,6 @@ def draw_place(
         Even.
     years : tuple of float, float
         Shortest and longest time that it is seen.
-    dilation : int
-        Pixels around what is masked that do not count as valid.
     """
     rng = np.random.default_rng((seed, 7))
     config = SimulateConfig(
@@ -78,7 +77,8 @@ def draw_place(
     scl = np.stack([one.scl for one in seen])
     return GeneratedPlace(
         reflectance=np.stack([to_digital_numbers(one.reflectance, offset_dn=0) for one in seen]),
-        valid=derive_valid(scl, CLEAR, dilation=dilation),
+        valid=derive_valid(scl, CLEAR, dilation=DILATION),
+        clear=derive_valid(scl, CLEAR, dilation=0),
         dates=np.array([one.when.date() for one in passes], dtype="datetime64[D]"),
         classes=truth.class_end,
         tree_cover=truth.tree_cover_end,

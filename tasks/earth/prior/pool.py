@@ -7,7 +7,7 @@ looks next to clouds are hazy. A piece is a pure function of the choice and its 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.indices import BANDS
 from models.tokens import HALF_RANGE, Tokens, to_days
 from storage.location import Location
 from storage.manifest import content_hash
-from tasks.earth.prior.places import draw_place
+from tasks.earth.prior.places import GeneratedPlace, draw_place
 from tasks.earth.prior.series import PriorConfig, draw_series
 from tasks.earth.series_batches import newest_looks
 from tasks.errors import ConfigurationError
@@ -35,6 +36,8 @@ PLACE_SERIES = 1024
 """Pixels of a place that are kept at most."""
 FIRST_PLACE = 500_000
 """Seed of the first of them: canopy heads learn from places that count from 0."""
+_FIRST_HELD_OUT = 1_500_000
+_HELD_OUT_PIXELS = 24
 _LEAST_LOOKS = 12
 _PER_LOOK = 10_000
 _VERSION = 1
@@ -112,9 +115,13 @@ class PoolBatches:
 
     def at(self, position: int) -> Tokens:
         """Return the batch at a position."""
-        device = self.pool.looks.device
         rows = np.random.default_rng([self.seed, position]).integers(0, len(self.pool), self.series)
-        chosen = torch.from_numpy(rows).to(device)
+        return self.of(torch.from_numpy(rows))
+
+    def of(self, rows: Tensor) -> Tokens:
+        """Return chosen series by their numbers."""
+        device = self.pool.looks.device
+        chosen = rows.to(device)
         scaled = self.pool.reflectance[chosen].float() * (1 / HALF_RANGE) - 1
         day = self.pool.day[chosen].float()
         valid = torch.arange(day.shape[1], device=device) < self.pool.looks[chosen, None]
@@ -186,6 +193,15 @@ class _Piece:
             return cls(found["values"], found["day"], found["looks"])
 
 
+def _joined(pieces: Sequence[_Piece]) -> SeriesPool:
+    return SeriesPool(
+        *(
+            torch.from_numpy(np.concatenate([getattr(one, part) for one in pieces]))
+            for part in ("values", "day", "looks")
+        )
+    )
+
+
 def _draw_piece(folder: Location, choice: PoolChoice, name: str) -> None:
     kind, _, number = name.removesuffix(".npz").partition("-")
     piece = (_of_place if kind == "place" else _of_prior)(choice, int(number))
@@ -203,14 +219,56 @@ def _of_prior(choice: PoolChoice, number: int) -> _Piece:
 
 def _of_place(choice: PoolChoice, number: int) -> _Piece:
     """Return the pixels of a place, with all looks that are clear, those next to clouds too: forecasts are scored on them."""
-    place = draw_place(FIRST_PLACE + number, pixels=PLACE_PIXELS, years=PLACE_YEARS, dilation=0)
-    usable = place.valid.reshape(len(place.dates), -1).T  # (pixel, time)
-    enough = np.flatnonzero(usable.sum(axis=1) >= _LEAST_LOOKS)
-    enough = np.random.default_rng(number).permutation(enough)[:PLACE_SERIES]
-    chosen, valid = newest_looks(usable[enough], choice.looks)
-    flat = place.reflectance.reshape(*place.reflectance.shape[:2], -1).transpose(2, 0, 1)  # (pixel, time, band)
-    values = flat[enough[:, None], chosen]
-    return _packed(values, to_days(place.dates).numpy()[chosen], valid.sum(axis=1), choice.looks)
+    place = draw_place(FIRST_PLACE + number, pixels=PLACE_PIXELS, years=PLACE_YEARS)
+    piece, _ = _pixels_of(place, place.clear, number, most=PLACE_SERIES, looks=choice.looks)
+    return piece
+
+
+def held_out_places(places: int, *, looks: int, processes: int | None = None) -> tuple[Tokens, Tensor]:
+    """Return series of places that are in no pool, all their clear looks, and which of these a forecast may read.
+
+    Parameters
+    ----------
+    places : int
+        How many; each gives 24 pixels, or as many as have 12 looks that may be read.
+    looks : int
+        Most of one series.
+    processes : int, optional
+        That draw.
+
+    Returns
+    -------
+    Tokens
+        (N, look, 10).
+    Tensor of bool, shape (N, look)
+        Looks away from what is masked.
+    """
+    drawing = side_by_side(partial(_held_out_place, looks=looks), range(places), processes=processes)
+    parts = [part for _, part in sorted(drawing, key=lambda found: found[0])]
+    pieces, read = [piece for piece, _ in parts], np.concatenate([read for _, read in parts])
+    pool = _joined(pieces)
+    everything = PoolBatches(pool, len(pool)).of(torch.arange(len(pool)))
+    return everything, torch.from_numpy(read)
+
+
+def _held_out_place(number: int, *, looks: int) -> tuple[int, tuple[_Piece, np.ndarray]]:
+    place = draw_place(_FIRST_HELD_OUT + number, pixels=PLACE_PIXELS, years=PLACE_YEARS)
+    return number, _pixels_of(place, place.valid, number, most=_HELD_OUT_PIXELS, looks=looks)
+
+
+def _pixels_of(
+    place: GeneratedPlace, counted: np.ndarray, seed: int, *, most: int, looks: int
+) -> tuple[_Piece, np.ndarray]:
+    """Return drawn pixels with enough looks among those counted, all their clear looks, and which are away from clouds."""
+    times = len(place.dates)
+    clear, valid = (part.reshape(times, -1).T for part in (place.clear, place.valid))  # (pixel, time)
+    enough = np.flatnonzero(counted.reshape(times, -1).sum(axis=0) >= _LEAST_LOOKS)
+    enough = np.random.default_rng(seed).permutation(enough)[:most]
+    chosen, there = newest_looks(clear[enough], looks)
+    flat = place.reflectance.reshape(times, len(BANDS), -1).transpose(2, 0, 1)  # (pixel, time, band)
+    piece = _packed(flat[enough[:, None], chosen], to_days(place.dates).numpy()[chosen], there.sum(axis=1), looks)
+    read = np.take_along_axis(valid[enough], chosen, axis=1) & there
+    return piece, np.pad(read, ((0, 0), (0, looks - read.shape[1])))
 
 
 def _packed(values: np.ndarray, day: np.ndarray, looks: np.ndarray, steps: int) -> _Piece:

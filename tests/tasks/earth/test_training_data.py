@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from models.earthpt import EarthPT, EarthPTConfig
 from tasks.earth.prior import PoolBatches, PriorBatches, PriorConfig
 from tasks.earth.processes import Team
 from tasks.earth.training_data import DataChoice, gather, prior_version
@@ -44,6 +46,12 @@ def test_a_pool_is_drawn_once_and_named(tmp_path: Path) -> None:
     again = gather(str(tmp_path), choice, ALONE, horizon_days=100)
     assert isinstance(data.batches, PoolBatches)
     assert torch.equal(data.batches.at(3).values, again.batches.at(3).values)
+    (held,) = data.held_out
+    assert held.read is not None
+    assert not (held.read & ~held.tokens.valid).any()
+    assert held.read.sum() < held.tokens.valid.sum()
+    assert len(held.tokens) > 512
+    assert np.isfinite(held.loss(EarthPT(EarthPTConfig(1, 1, 16, 2, 4)).eval()))
     assert data.description["prior"]["pool"] == data.description["prior"]["places"] == 1
     assert f"{len(data.batches.pool):,} series, drawn once, of which 1 places gave some" in data.facts[0]
 

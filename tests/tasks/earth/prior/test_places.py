@@ -23,6 +23,8 @@ def test_a_place_holds_what_a_cube_holds() -> None:
     assert (np.diff(place.dates) >= np.timedelta64(0, "D")).all()
     assert place.reflectance.min() >= 1
     assert 0.2 < place.valid.mean() < 0.95
+    assert not (place.valid & ~place.clear).any()
+    assert place.clear.sum() > place.valid.sum()
 
 
 def test_canopy_is_where_trees_cover_half_of_the_pixel() -> None:
