@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 PORT   ?= 4200
 WAREHOUSE ?= ./warehouse
 WEIGHTS ?= ./weights
+# tests of one file stay in one process, which makes what they share once
+BESIDE := -n auto --dist loadfile
 SITES  := -0.997,52.204,-0.509,52.237
 
 # What the user's shell holds must not steer a run: a stale PREFECT_API_URL points at a server that is not there.
@@ -28,10 +30,10 @@ up: $(VENV)/.for-run ## start server, worker and deployments on loopback (PORT=4
 	@exec $(BIN)/canopus up --warehouse $(WAREHOUSE) --port $(PORT)
 
 test: $(VENV)/.for-test ## run the tests that take seconds
-	@$(BIN)/python -m pytest -q --durations=10 -m "not slow and not chaos" $(ARGS)
+	@$(BIN)/python -m pytest -q $(BESIDE) --durations=10 -m "not slow and not chaos" $(ARGS)
 
 slow: $(VENV)/.for-test ## run the tests that take longer
-	@$(BIN)/python -m pytest -q --durations=10 -m "slow and not chaos" $(ARGS)
+	@$(BIN)/python -m pytest -q $(BESIDE) --durations=10 -m "slow and not chaos" $(ARGS)
 
 chaos: $(VENV)/.for-test ## kill ingest and map again and again, and compare with an undisturbed run
 	@$(BIN)/python -m pytest -q --durations=10 -m chaos --timeout=3600 $(ARGS)
@@ -46,9 +48,9 @@ weights: $(VENV)/.for-run ## train the weights that are shipped anew (hours on a
 	    $(BIN)/canopus ingest --catalog $(WEIGHTS)/archive-$$n/catalog.json --aoi $(WEIGHTS)/archive-$$n/area.geojson \
 	        --start 2020-01-01 --end 2030-01-01 --warehouse $(WEIGHTS)/warehouse; \
 	done
-	@$(BIN)/canopus train earthpt --config flows/configs/pretrain_earthpt.yaml --warehouse $(WEIGHTS)/warehouse
-	@$(BIN)/canopus train earthpt --name earthpt-small --start-from earthpt-prior --aoi=$(SITES) --pixels 40000 \
-	    --prior-share 0.7 --steps 2000 --warehouse $(WEIGHTS)/warehouse
+	@config=flows/configs/pretrain_earthpt.yaml; \
+	    $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' && config=flows/configs/pretrain_earthpt_gpu.yaml; \
+	    $(BIN)/canopus train earthpt --config $$config --name earthpt-small --warehouse $(WEIGHTS)/warehouse
 	@$(BIN)/canopus train earthpt --config flows/configs/distil_earthpt.yaml --aoi=$(SITES) --pixels 40000 \
 	    --prior-share 0.8 --warehouse $(WEIGHTS)/warehouse
 	@$(BIN)/canopus train canopy --backbone earthpt-distilled --fresh-head --dropout 0.1 --hidden 128 --reach 7 --places 444 --steps 6000 --batch 24 --name canopy-distilled \

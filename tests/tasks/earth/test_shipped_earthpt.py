@@ -35,7 +35,8 @@ def test_the_distilled_one_has_about_a_fifth_of_a_million_parameters(tmp_path: P
 @pytest.mark.parametrize("name", NAMES)
 def test_the_card_says_what_it_was_trained_on_and_what_it_scores(name: str) -> None:
     card = (Path(str(SHIPPED)) / name / "card.md").read_text()
-    for word in ("## Training", "seeds 101 to 104", "no real look", "## Scores", "phase_folded", "## Limits"):
+    seen = {"earthpt-small": "800 generated places", "earthpt-distilled": "seeds 101 to 104"}
+    for word in ("## Training", seen[name], "no real look", "## Scores", "phase_folded", "## Limits"):
         assert word in card
 
 
@@ -49,7 +50,9 @@ def test_without_any_tuning_it_forecasts_a_real_place(name: str, shared_data: Pa
     found = report["indices"]["ndvi"]
     floors = [found[floor] for floor in ("phase_folded", "window_median", "last_year", "harmonic", "persistence")]
     assert found["model"]["mae"] < min(floor["mae"] for floor in floors)
-    assert found["model"]["median"] < 1.05 * min(floor["median"] for floor in floors)
+    # the small one is below every floor by half of what is aimed at, the distilled one near them
+    margin = {"earthpt-small": 0.95, "earthpt-distilled": 1.05}[name]
+    assert found["model"]["median"] < margin * min(floor["median"] for floor in floors)
     assert 0.75 <= report["interval_coverage"]["overall"] <= 0.85
     assert report["pinball"]["ndvi"]["model"] < 0.9 * report["pinball"]["ndvi"]["window_quantiles"]
 
