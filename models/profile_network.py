@@ -34,7 +34,7 @@ _BRIGHTEST = 12.0
 _AT_ONCE = 16
 SIGNAL_EDGES = (3.0, 10.0, 30.0, 100.0)
 """S/N of a ring one pixel wide, noise of the sky alone, at which the calibration changes."""
-_LEAST_WIDENING, _MOST_WIDENING = 0.6, 3.0
+_LEAST_WIDENING, _MOST_WIDENING = 0.4, 3.0
 
 
 @dataclass(frozen=True)
