@@ -53,7 +53,7 @@ weights: $(VENV)/.for-run ## train the weights that are shipped anew (hours on a
 	    $(BIN)/canopus train earthpt --config $$config --name earthpt-small --warehouse $(WEIGHTS)/warehouse
 	@$(BIN)/canopus train earthpt --config flows/configs/distil_earthpt.yaml --aoi=$(SITES) --pixels 40000 \
 	    --prior-share 0.8 --warehouse $(WEIGHTS)/warehouse
-	@$(BIN)/canopus train canopy --backbone earthpt-distilled --fresh-head --dropout 0.1 --hidden 128 --reach 7 --places 444 --steps 6000 --batch 24 --name canopy-distilled \
+	@$(BIN)/canopus train canopy --backbone earthpt-distilled --fresh-head --dropout 0.1 --hidden 128 --reach 7 --members 3 --places 437 --steps 15222 --batch 24 --name canopy-distilled \
 	    --warehouse $(WEIGHTS)/warehouse
 	@$(BIN)/canopus train canopy --backbone earthpt-small --head canopy-distilled --places 16 --steps 200 --name canopy-small \
 	    --warehouse $(WEIGHTS)/warehouse
