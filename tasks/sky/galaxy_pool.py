@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,15 @@ import torch
 from torch import Tensor
 
 from storage.location import Location
-from storage.manifest import content_hash
 from tasks.errors import ConfigurationError
-from tasks.side_by_side import side_by_side
+from tasks.pools import Progress, draw_missing, pool_folder
 from tasks.sky.generator import PRIORS, Galaxies, GalaxyPrior, draw
 
-POOLS = "pools"
 PIECE = 500
 CONDITIONS = ("magnitude", "colour", "size")
 """Of a pool's galaxies: r in AB mag; g - r in mag; log10 of the half-light semi-major axis in arcsec."""
 _VERSION = 1
 _BATCH = 50
-Progress = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -126,13 +123,15 @@ def open_pool(warehouse: Location, choice: PoolChoice, on_progress: Progress | N
     prior = whole_prior(choice.prior)
     if choice.galaxies < 1:
         raise ConfigurationError(f"a pool of {choice.galaxies} galaxies: ask for one or more")
-    folder = warehouse / POOLS / f"{choice.prior}-{content_hash(choice.to_json())[:12]}"
+    folder = pool_folder(warehouse, choice.prior, choice.to_json())
     names = [f"{number:06d}.npz" for number in range(-(-choice.galaxies // PIECE))]
-    held = set(folder.list_names())
-    missing = [_Piece(folder, choice, number, PIECE) for number, name in enumerate(names) if name not in held]
-    there = len(names) - len(missing)
-    for done, _ in enumerate(side_by_side(_draw_piece, missing), start=there + 1):
-        _tell(on_progress, min(done * PIECE, choice.galaxies), choice)
+
+    def tell(done: int) -> None:
+        if on_progress is not None:
+            there = min(done * PIECE, choice.galaxies)
+            on_progress("galaxies", there, choice.galaxies, f"{there:,} galaxies drawn")
+
+    draw_missing(folder, names, partial(_draw_piece, folder, choice), on_done=tell)
     shape = (choice.galaxies, len(prior.bands), choice.pixels, choice.pixels)
     flux = np.empty(shape, dtype=np.float16)
     conditions = np.empty((choice.galaxies, len(CONDITIONS)), dtype=np.float32)
@@ -143,31 +142,16 @@ def open_pool(warehouse: Location, choice: PoolChoice, on_progress: Progress | N
     return Pool(flux, conditions, CONDITIONS, prior.bands, choice.pixel_scale_arcsec)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Which galaxies are drawn together: those of a number, so many of them, to be kept in a folder."""
-
-    folder: Location
-    choice: PoolChoice
-    number: int
-    galaxies: int
-
-
-def _draw_piece(piece: _Piece) -> None:
-    choice, prior = piece.choice, whole_prior(piece.choice.prior)
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{choice.seed}/{piece.number}".encode()))
-    sizes = [min(_BATCH, piece.galaxies - first) for first in range(0, piece.galaxies, _BATCH)]
+def _draw_piece(folder: Location, choice: PoolChoice, name: str, *, galaxies: int = PIECE) -> None:
+    prior, number = whole_prior(choice.prior), int(name.removesuffix(".npz"))
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{choice.seed}/{number}".encode()))
+    sizes = [min(_BATCH, galaxies - first) for first in range(0, galaxies, _BATCH)]
     drawn = [
         draw(size, prior, generator=generator, pixels=choice.pixels, pixel_scale_arcsec=choice.pixel_scale_arcsec)
         for size in sizes
     ]
-    flux = torch.cat([galaxies.flux for galaxies in drawn]).half().numpy()
-    conditions = torch.cat([conditions_of(galaxies) for galaxies in drawn]).numpy()
+    flux = torch.cat([one.flux for one in drawn]).half().numpy()
+    conditions = torch.cat([conditions_of(one) for one in drawn]).numpy()
     buffer = io.BytesIO()
     np.savez(buffer, flux=flux, conditions=conditions)
-    piece.folder.write_bytes(f"{piece.number:06d}.npz", buffer.getvalue())
-
-
-def _tell(on_progress: Progress | None, done: int, choice: PoolChoice) -> None:
-    if on_progress is not None:
-        on_progress("galaxies", done, choice.galaxies, f"{done:,} galaxies drawn")
+    folder.write_bytes(name, buffer.getvalue())

@@ -7,7 +7,7 @@ looks next to clouds are hazy. A piece is a pure function of the choice and its 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,14 +19,13 @@ from torch import Tensor
 from models.indices import BANDS
 from models.tokens import HALF_RANGE, Tokens, to_days
 from storage.location import Location
-from storage.manifest import content_hash
 from tasks.earth.prior.places import GeneratedPlace, draw_place
 from tasks.earth.prior.series import PriorConfig, draw_series
 from tasks.earth.series_batches import newest_looks
 from tasks.errors import ConfigurationError
+from tasks.pools import Progress, draw_missing, pool_folder
 from tasks.side_by_side import side_by_side
 
-POOLS = "pools"
 PIECE = 4096
 """Series of one piece."""
 PLACE_PIXELS = 64
@@ -41,7 +40,6 @@ _HELD_OUT_PIXELS = 24
 _LEAST_LOOKS = 12
 _PER_LOOK = 10_000
 _VERSION = 1
-Progress = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -155,16 +153,16 @@ def open_series_pool(
     """
     if choice.series < 1 and choice.places < 1:
         raise ConfigurationError("a pool of no series: ask for one of the prior, or for a place")
-    folder = warehouse / POOLS / f"series-{content_hash(choice.to_json())[:12]}"
+    folder = pool_folder(warehouse, "series", choice.to_json())
     # places first: they take longer
     names = [f"place-{number:06d}.npz" for number in range(choice.places)]
     names += [f"prior-{number:06d}.npz" for number in range(-(-choice.series // PIECE))]
-    held = set(folder.list_names())
-    missing = [name for name in names if name not in held]
-    drawing = side_by_side(partial(_draw_piece, folder, choice), missing, processes=processes)
-    for done, _ in enumerate(drawing, start=len(names) - len(missing) + 1):
+
+    def tell(done: int) -> None:
         if on_progress is not None:
             on_progress("series", done, len(names), f"{done:,} of {len(names):,} pieces drawn")
+
+    draw_missing(folder, names, partial(_draw_piece, folder, choice), processes=processes, on_done=tell)
     pieces = [_Piece.from_bytes(folder.read_bytes(name)) for name in names]
     return SeriesPool(
         *(
