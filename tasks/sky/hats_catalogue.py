@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ ROWS_PER_PARTITION = 200_000
 HIGHEST_ORDER = 8
 """Pixels of a quarter of a degree: what is denser than `ROWS_PER_PARTITION` in one of them stays together."""
 INDEX, INDEX_ORDER = "_healpix_29", 29
+_INDEX_FIELD = pa.field(INDEX, pa.int64(), metadata={"description": "HEALPix pixel of order 29", "ucd": "pos.healpix"})
 SKYMAP_ORDER = 6
 
 
@@ -24,15 +26,16 @@ def has_position(table: pa.Table) -> pa.ChunkedArray:
     return pc.fill_null(inside, False)
 
 
-def write_hats(folder: Path, table: pa.Table, *, name: str, properties: Mapping[str, str]) -> int:
+def write_hats(folder: Path, pieces: Iterable[pa.Table], *, name: str, properties: Mapping[str, str]) -> int:
     """Write the rows that have a position as a HATS catalogue, and return how many there are.
 
     Parameters
     ----------
     folder : Path
         Of the catalogue; made here. Nothing is made where no row has a position.
-    table : Table
-        With columns ``ra`` and ``dec``, degrees; sorted by position here, rows of one position stay in order.
+    pieces : iterable of Table
+        Gone through twice, none is held; with columns ``ra`` and ``dec``, degrees. Sorted by position here, one pixel
+        after another; rows of one position stay in order.
     name : str
         Of the catalogue.
     properties : mapping of str to str
@@ -41,30 +44,56 @@ def write_hats(folder: Path, table: pa.Table, *, name: str, properties: Mapping[
     from hats.catalog import PartitionInfo
     from hats.io import file_io, paths, write_parquet_metadata
     from hats.io.skymap import write_skymap
-    from hats.pixel_math import HealpixPixel, compute_spatial_index
+    from hats.pixel_math import HealpixPixel
     from hats.pixel_math.healpix_shim import order2npix
 
-    table = table.filter(has_position(table))
-    if not table.num_rows:
+    index = np.sort(np.concatenate([_index_of(piece.filter(has_position(piece))) for piece in pieces]))
+    if not index.size:
         return 0
-    index = np.asarray(compute_spatial_index(table["ra"].to_numpy(), table["dec"].to_numpy()), dtype=np.int64)
-    order = np.argsort(index, kind="stable")
-    index, table = index[order], table.take(pa.array(order))
-    column = pa.field(INDEX, pa.int64(), metadata={"description": "HEALPix pixel of order 29", "ucd": "pos.healpix"})
-    table = table.add_column(0, column, pa.array(index))
-    pixels = []
-    for pixel_order, number, rows in partitions(index):
-        pixel = HealpixPixel(pixel_order, number)
-        path = paths.new_pixel_catalog_file(folder, pixel)
-        part = table.slice(rows.start, rows.stop - rows.start).combine_chunks()
-        pq.write_table(part, str(path), **file_io.file_io.get_parquet_write_table_kwargs(part.schema))
-        pixels.append(pixel)
+    parts = list(partitions(index))
+    pixels = [HealpixPixel(order, number) for order, number, _ in parts]
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".hats-") as spilt:
+        for pixel, part in zip(pixels, _sorted_parts(Path(spilt), pieces, parts), strict=True):
+            path = paths.new_pixel_catalog_file(folder, pixel)
+            pq.write_table(part, str(path), **file_io.file_io.get_parquet_write_table_kwargs(part.schema))
     write_parquet_metadata(folder, create_metadata=True, create_per_partition_stats=True)
     info = PartitionInfo(pixels)
     info.write_to_file(paths.get_partition_info_pointer(folder))
     write_skymap(np.bincount(_parents(index, SKYMAP_ORDER), minlength=order2npix(SKYMAP_ORDER)), folder)
     _write_properties(folder, name, index, info, properties)
-    return int(table.num_rows)
+    return int(index.size)
+
+
+def _index_of(table: pa.Table) -> NDArray[np.int64]:
+    from hats.pixel_math import compute_spatial_index
+
+    if not table.num_rows:
+        return np.empty(0, dtype=np.int64)
+    return np.asarray(compute_spatial_index(table["ra"].to_numpy(), table["dec"].to_numpy()), dtype=np.int64)
+
+
+def _sorted_parts(
+    folder: Path, pieces: Iterable[pa.Table], parts: Sequence[tuple[int, int, slice]]
+) -> Iterator[pa.Table]:
+    """Yield the rows of each pixel by position: first every piece is dealt out to a file for each pixel, in a folder of our own."""
+    begins = np.array([number << (2 * (INDEX_ORDER - order)) for order, number, _ in parts], dtype=np.int64)
+    writers: dict[int, pq.ParquetWriter] = {}
+    for piece in pieces:
+        placed = piece.filter(has_position(piece))
+        index = _index_of(placed)
+        placed = placed.add_column(0, _INDEX_FIELD, pa.array(index))
+        owner = np.searchsorted(begins, index, side="right") - 1
+        for number in np.unique(owner).tolist():
+            if number not in writers:
+                writers[number] = pq.ParquetWriter(folder / f"{number}.parquet", placed.schema)
+            writers[number].write_table(placed.filter(pa.array(owner == number)))
+    for writer in writers.values():
+        writer.close()
+    for number in range(len(parts)):
+        path = folder / f"{number}.parquet"
+        table = pq.read_table(path)
+        yield table.take(pa.array(np.argsort(table[INDEX].to_numpy(), kind="stable"))).combine_chunks()
+        path.unlink()
 
 
 def partitions(index: NDArray[np.int64]) -> Iterator[tuple[int, int, slice]]:

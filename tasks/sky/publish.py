@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import re
 from collections import Counter
@@ -14,22 +12,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from storage.errors import SchemaMismatch
-from storage.location import Location, resolve
+from storage.location import Location
 from storage.publish import ProductKey, Receipt, product_id, publish
 from storage.repository import tag_snapshot
 from tasks.sky.hats_catalogue import has_position, write_hats
 from tasks.sky.profile_files import write_fits, write_parquet, write_votable
-from tasks.sky.profile_table import COLUMNS, SCHEMA
+from tasks.sky.profile_rows import MEDIANS, ProfileRows
+from tasks.sky.profile_table import COLUMNS, Column
 
 STAC_VERSION = "1.1.0"
 TABLE_EXTENSION = "https://stac-extensions.github.io/table/v1.2.0/schema.json"
 PROCESSING_EXTENSION = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 PARQUET_TYPE = "application/vnd.apache.parquet"
 HATS, SUMMARY = "hats", "summary.json"
-_MEDIANS = ("r25_arcsec", "half_light_radius_arcsec", "magnitude", "total_magnitude", "psf_fwhm_arcsec", "seconds")
 _DIGITS = 12
 
 
@@ -74,14 +70,14 @@ def publish_profiles(
     SchemaMismatch
         Where a batch has another schema, or an id is no integer that should be.
     """
-    table = read_batches(batches, integer_ids=integer_ids)
+    rows = ProfileRows(batches, integer_ids)
     content = {name: facts.get(name) for name in ("config_hash", "weights_sha256", "software", "license")}
-    content |= {"rows": digest_of(table), "integer_ids": integer_ids}
+    content |= {"rows": rows.known.digest, "integer_ids": integer_ids}
     key = _key_of(warehouse, collection, str(facts["created"])[:10], content)
     described = {"title": title, **facts}
 
     def stage(folder: Path) -> dict[str, Any]:
-        return _stage(folder, table, key, described)
+        return _stage(folder, rows, key, described)
 
     receipt = publish(warehouse, key, stage, collection=_describe_collection(key, described))
     # the states that were read stay when old ones are swept
@@ -90,56 +86,13 @@ def publish_profiles(
     return receipt
 
 
-def read_batches(batches: Sequence[Location | str | Path], *, integer_ids: bool) -> pa.Table:
-    """Return the rows of all batches in their order, ids as integers or as strings.
-
-    Raises
-    ------
-    SchemaMismatch
-        Where a batch has another schema, or an id is no integer that should be.
-    """
-    tables = [SCHEMA.empty_table()]
-    for batch in batches:
-        table = pq.read_table(io.BytesIO(_read(batch)))
-        if not table.schema.equals(SCHEMA):
-            differing = sorted({str(field) for field in table.schema} ^ {str(field) for field in SCHEMA})
-            raise SchemaMismatch(f"{batch} holds no profiles of this version: {', '.join(differing)}")
-        tables.append(table.replace_schema_metadata())
-    table = pa.concat_tables(tables).combine_chunks()
-    if not integer_ids:
-        return table
-    try:
-        ids = pc.cast(table["object_id"], pa.int64())
-    except pa.ArrowInvalid as error:
-        raise SchemaMismatch(f"object ids are not all integers ({error}); publish with integer_ids=False") from error
-    return table.set_column(0, SCHEMA.field("object_id").with_type(pa.int64()), ids)
-
-
-def digest_of(table: pa.Table) -> str:
-    """Return the SHA-256 of all values but the seconds that measuring took: equal results, equal digest."""
-    hashed = hashlib.sha256()
-    for name in table.column_names:
-        if name != "seconds":
-            hashed.update(name.encode())
-            _hash_values(hashed, table[name].combine_chunks())
-    return hashed.hexdigest()
-
-
-def _hash_values(hashed: hashlib._Hash, values: pa.Array) -> None:
-    """Hash what an array says, however it lies in memory."""
-    if pa.types.is_list(values.type):
-        hashed.update(pc.fill_null(pc.list_value_length(values), -1).to_numpy(zero_copy_only=False).data)
-        _hash_values(hashed, values.flatten())
-    elif pa.types.is_string(values.type):
-        hashed.update(pc.fill_null(pc.binary_length(values), -1).to_numpy(zero_copy_only=False).data)
-        hashed.update("".join(text or "" for text in values.to_pylist()).encode())
-    else:
-        hashed.update(np.packbits(values.is_null().to_numpy(zero_copy_only=False)).data)
-        hashed.update(pc.fill_null(values, 0).to_numpy(zero_copy_only=False).data)
-
-
 def summarise_profiles(table: pa.Table) -> dict[str, Any]:
     """Return what became of the rows, in JSON types.
+
+    Parameters
+    ----------
+    table : Table
+        With the columns `tasks.sky.profile_rows.NARROW` of every row.
 
     Returns
     -------
@@ -168,15 +121,10 @@ def _counts(table: pa.Table, name: str) -> dict[str, int]:
 
 
 def _medians(table: pa.Table) -> dict[str, dict[str, float | int]]:
-    known = {name: table[name].drop_null().to_numpy() for name in _MEDIANS}
+    known = {name: table[name].drop_null().to_numpy() for name in MEDIANS}
     return {
         name: {"median": float(np.median(values)), "rows": len(values)} for name, values in known.items() if len(values)
     }
-
-
-def _read(batch: Location | str | Path) -> bytes:
-    location = batch if isinstance(batch, Location) else resolve(batch)
-    return Location(location.url.rsplit("/", 1)[0]).read_bytes(location.name)
 
 
 def _key_of(warehouse: Location, collection: str, date: str, content: Mapping[str, Any]) -> ProductKey:
@@ -190,16 +138,16 @@ def _key_of(warehouse: Location, collection: str, date: str, content: Mapping[st
     return ProductKey(collection, known[0] if known else made)
 
 
-def _stage(folder: Path, table: pa.Table, key: ProductKey, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _stage(folder: Path, rows: ProfileRows, key: ProductKey, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Write all files of a product and return its item."""
-    words = _words(key, facts)
-    summary = summarise_profiles(table)
-    placed = write_hats(folder / HATS, table, name=key.item_id, properties=_hats_properties(key, facts))
-    write_parquet(folder / "profiles.parquet", table, words)
-    write_fits(folder / "profiles.fits", table, words)
-    write_votable(folder / "profiles.vot", table, words)
+    words, widths = _words(key, facts), rows.known.widths
+    summary = summarise_profiles(rows.known.narrow)
+    placed = write_hats(folder / HATS, rows, name=key.item_id, properties=_hats_properties(key, facts))
+    write_parquet(folder / "profiles.parquet", rows, words)
+    write_fits(folder / "profiles.fits", rows, words, widths=widths)
+    write_votable(folder / "profiles.vot", rows, words, widths=widths)
     (folder / SUMMARY).write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
-    return _describe_item(table, key, facts, summary, has_hats=placed > 0)
+    return _describe_item(rows, key, facts, summary, has_hats=placed > 0)
 
 
 def _words(key: ProductKey, facts: Mapping[str, Any]) -> dict[str, str]:
@@ -238,8 +186,9 @@ def _hats_properties(key: ProductKey, facts: Mapping[str, Any]) -> dict[str, str
 
 
 def _describe_item(
-    table: pa.Table, key: ProductKey, facts: Mapping[str, Any], summary: Mapping[str, Any], *, has_hats: bool
+    rows: ProfileRows, key: ProductKey, facts: Mapping[str, Any], summary: Mapping[str, Any], *, has_hats: bool
 ) -> dict[str, Any]:
+    table = rows.known.narrow
     box = _sky_box(table)
     west, south, east, north = box
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
@@ -267,7 +216,7 @@ def _describe_item(
             "table:columns": [
                 {
                     "name": column.name,
-                    "type": str(table.schema.field(column.name).type),
+                    "type": _type_of(column, table),
                     "description": _meaning(column),
                 }
                 for column in COLUMNS
@@ -278,7 +227,12 @@ def _describe_item(
     }
 
 
-def _meaning(column: Any) -> str:
+def _type_of(column: Column, table: pa.Table) -> str:
+    """Return the type of a column in the files: ids are as they were published."""
+    return str(table.schema.field("object_id").type if column.name == "object_id" else column.type)
+
+
+def _meaning(column: Column) -> str:
     unit = f" [{column.unit}]" if column.unit else ""
     return f"{column.meaning}{unit} ({column.ucd})"
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from storage.publish import Finding
 from tasks.sky.hats_catalogue import has_position
+from tasks.sky.profile_rows import NARROW
 from tasks.sky.publish import HATS, SUMMARY, summarise_profiles
 
 
@@ -29,7 +30,7 @@ def check_profiles(folder: Path, item: Mapping[str, Any]) -> list[Finding]:
         STAC item of the product.
     """
     try:
-        table = pq.read_table(folder / "profiles.parquet")
+        table = pq.read_table(folder / "profiles.parquet", columns=list(NARROW))
         summary = summarise_profiles(table)
     except (pa.ArrowException, OSError, KeyError) as error:
         return [Finding("profiles.parquet", f"unreadable: {error}")]

@@ -23,12 +23,13 @@ from storage.publish import Receipt
 from storage.repository import open_repository
 from storage.sky import append_cutouts
 from tasks.earth.verify import verify_product
-from tasks.sky import hats_catalogue, profile_files
+from tasks.sky import hats_catalogue, profile_rows
 from tasks.sky.hats_catalogue import INDEX, partitions, write_hats
 from tasks.sky.profile import Profile, unmeasured
-from tasks.sky.profile_files import NO_FLAG, pad_lists, write_fits, write_votable
+from tasks.sky.profile_files import NO_FLAG, pad_lists, widths_of, write_fits, write_votable
+from tasks.sky.profile_rows import ProfileRows
 from tasks.sky.profile_table import COLUMNS, SCHEMA, from_table, to_table
-from tasks.sky.publish import digest_of, publish_profiles, read_batches, summarise_profiles
+from tasks.sky.publish import publish_profiles, summarise_profiles
 from tasks.sky.verify import check_profiles
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword in NestedFrame.drop")
@@ -201,17 +202,21 @@ def test_votable_holds_the_same_as_fits(receipt: Receipt) -> None:
             np.testing.assert_array_equal(np.ma.filled(one, NO_FLAG if one.dtype.kind == "i" else np.nan), other)
 
 
-def test_a_long_votable_is_written_in_pieces_that_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_that_come_in_pieces_join_to_the_same_files(tmp_path: Path) -> None:
     from astropy.io.votable import parse
 
-    monkeypatch.setattr(profile_files, "VOTABLE_ROWS", 57)
-    table = to_table(rows() * 10)
-    write_votable(tmp_path / "long.vot", table, {})
+    table = to_table(rows() * 3)
+    cut = [table.slice(0, 1), table.slice(1, 17), table.slice(18, 0), table.slice(18)]
+    for pieces, name in (([table], "whole"), (cut, "cut")):
+        write_fits(tmp_path / f"{name}.fits", pieces, {}, widths=widths_of(table))
+        write_votable(tmp_path / f"{name}.vot", pieces, {}, widths=widths_of(table))
+    for kind in ("fits", "vot"):
+        assert (tmp_path / f"cut.{kind}").read_bytes() == (tmp_path / f"whole.{kind}").read_bytes()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = parse(tmp_path / "long.vot").get_first_table().array
+        found = parse(tmp_path / "cut.vot").get_first_table().array
     assert found["object_id"].tolist() == table["object_id"].to_pylist()
-    np.testing.assert_array_equal(found["mu"].data, pad_lists(table["mu"].combine_chunks()))
+    np.testing.assert_array_equal(found["mu"].data, pad_lists(table["mu"].combine_chunks(), width=9))
 
 
 def test_the_item_counts_what_became_of_the_rows(receipt: Receipt) -> None:
@@ -268,7 +273,7 @@ def test_a_damaged_file_is_found(receipt: Receipt, file: str, problem: str) -> N
 def test_files_that_do_not_hold_the_same_rows_are_found(receipt: Receipt) -> None:
     folder = Path(receipt.item_url).parent
     fewer = pq.read_table(folder / "profiles.parquet").slice(1)
-    write_fits(folder / "profiles.fits.new", fewer, {})
+    write_fits(folder / "profiles.fits.new", [fewer], {}, widths=widths_of(fewer))
     (folder / "profiles.fits.new").rename(folder / "profiles.fits")
     next((folder / "hats" / "dataset").rglob("Npix=*.parquet")).unlink()
     found = {finding.file for finding in check_profiles(folder, receipt.item)}
@@ -293,10 +298,22 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     assert manifests[0] == manifests[1]
 
 
-def test_batches_cut_otherwise_are_the_same_rows(tmp_path: Path) -> None:
-    one = read_batches(write_batches(tmp_path / "a", rows(), together=3), integer_ids=True)
-    other = read_batches(write_batches(tmp_path / "b", rows(), together=16), integer_ids=True)
-    assert digest_of(one) == digest_of(other)
+def test_batches_cut_otherwise_are_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ProfileRows(write_batches(tmp_path / "a", rows(), together=16), True)
+    expected, known = pa.concat_tables(whole), whole.known
+    monkeypatch.setattr(profile_rows, "PIECE_ROWS", 5)
+    other = ProfileRows(write_batches(tmp_path / "b", rows(), together=3), True)
+    assert [piece.num_rows for piece in other] == [5, 5, 5, 1]
+    assert pa.concat_tables(other).equals(expected)
+    assert (other.known.digest, other.known.widths) == (known.digest, known.widths)
+    assert other.known.narrow.equals(known.narrow)
+
+
+@pytest.mark.parametrize("change", [{"magnitude": 3.0}, {"message": "x"}, {"release": None}, {"object_flags": 3}])
+def test_any_value_that_differs_gives_another_digest(tmp_path: Path, change: dict[str, Any]) -> None:
+    one = ProfileRows(write_batches(tmp_path / "a", rows()), True)
+    changed = [replace(rows()[0], **({"release": ""} if change == {"release": None} else change)), *rows()[1:]]
+    assert ProfileRows(write_batches(tmp_path / "b", changed), True).known.digest != one.known.digest
 
 
 def test_ids_that_are_names_stay_strings(tmp_path: Path) -> None:
@@ -324,7 +341,7 @@ def test_no_row_at_all_is_a_product_too(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"object_id": ["1"]}), tmp_path / "other.parquet")
     with pytest.raises(SchemaMismatch, match=r"other\.parquet holds no profiles"):
-        read_batches([tmp_path / "other.parquet"], integer_ids=False)
+        list(ProfileRows([tmp_path / "other.parquet"], False))
 
 
 def test_partitions_hold_every_row_once_and_no_more_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +361,8 @@ def test_a_dense_catalogue_is_cut_into_pixels_that_lsdb_reads(tmp_path: Path, mo
     rng = np.random.default_rng(4)
     ra, dec = rng.uniform(0, 360, 300), np.degrees(np.arcsin(rng.uniform(-1, 1, 300)))
     table = pa.table({"name": [str(number) for number in range(300)], "ra": ra, "dec": dec})
-    assert write_hats(tmp_path / "hats", table, name="dense", properties={}) == 300
+    pieces = [table.slice(start, 70) for start in range(0, 300, 70)]
+    assert write_hats(tmp_path / "hats", pieces, name="dense", properties={}) == 300
     catalogue = lsdb.open_catalog(tmp_path / "hats")
     assert len(catalogue.get_healpix_pixels()) >= 15
     frame = catalogue.compute()
@@ -354,10 +372,12 @@ def test_a_dense_catalogue_is_cut_into_pixels_that_lsdb_reads(tmp_path: Path, mo
 
 def test_lists_of_any_length_are_padded() -> None:
     numbers = pa.array([[1.0, None], [], [1.0, 2.0, 3.0], None], type=pa.list_(pa.float64()))
-    np.testing.assert_array_equal(pad_lists(numbers), [[1, np.nan, np.nan], [np.nan] * 3, [1, 2, 3], [np.nan] * 3])
+    np.testing.assert_array_equal(
+        pad_lists(numbers, width=3), [[1, np.nan, np.nan], [np.nan] * 3, [1, 2, 3], [np.nan] * 3]
+    )
     flags = pa.array([[4], []], type=pa.list_(pa.int32()))
-    assert pad_lists(flags).tolist() == [[4], [NO_FLAG]]
-    assert pad_lists(flags.slice(1)).tolist() == [[NO_FLAG]]
+    assert pad_lists(flags, width=2).tolist() == [[4, NO_FLAG], [NO_FLAG, NO_FLAG]]
+    assert pad_lists(flags.slice(1), width=1).tolist() == [[NO_FLAG]]
 
 
 def test_every_unit_and_ucd_is_known_to_the_field() -> None:
