@@ -41,9 +41,10 @@ def follow(flow: Callable[..., Any], *settings: Any, as_json: bool) -> NoReturn:
 
 def run_flow(flow: Callable[..., Any], *settings: Any) -> Any:
     """Run a flow, and return what it gives."""
-    from flows.runtime import keep_tracebacks_off_the_console
+    from flows.runtime import keep_tracebacks_off_the_console, start_embedded_server
 
     keep_tracebacks_off_the_console()
+    start_embedded_server()
     return flow(*settings, return_state=True).result(raise_on_failure=True)
 
 

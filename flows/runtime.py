@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ FAILED_NAME = "CompletedWithFailures"
 NO_NEWS_NAME = "NoNewData"
 _ANSWER_S = 60.0
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+_GUARDS: dict[int, subprocess.Popen[bytes]] = {}
+"""Shells that end another process with this one, by its number; held, since each one's pipe must stay open."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,35 @@ def configure_prefect(warehouse: str) -> None:
     os.environ["DO_NOT_TRACK"] = "1"
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+
+
+def start_embedded_server() -> None:
+    """Start Prefect's embedded server, unless another is named, so that it ends with this process however that ends.
+
+    Prefect starts it by itself at the first request, and stops it when Python exits; a command that is killed with -9 would leave it.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    server = SubprocessASGIServer()
+    server.start()
+    if server.server_process is not None:
+        end_with_this_process(server.server_process.pid)
+
+
+def end_with_this_process(pid: int) -> None:
+    """See that another process is ended once this one is gone: a shell waits at a pipe whose other end is ours, and kills it then."""
+    if pid not in _GUARDS and os.name == "posix":
+        _GUARDS[pid] = subprocess.Popen(
+            ["/bin/sh", "-c", 'cat; kill "$0"', str(pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
 
 def _require_answer(api: str) -> None:
