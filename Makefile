@@ -55,7 +55,7 @@ weights: $(VENV)/.for-run ## train the weights that are shipped anew (hours on a
 	    --prior-share 0.8 --warehouse $(WEIGHTS)/warehouse
 	@$(BIN)/canopus train canopy --backbone earthpt-distilled --fresh-head --dropout 0.1 --hidden 128 --reach 7 --members 3 --places 437 --steps 15222 --batch 24 --name canopy-distilled \
 	    --warehouse $(WEIGHTS)/warehouse
-	@$(BIN)/canopus train canopy --backbone earthpt-small --head canopy-distilled --places 16 --steps 200 --name canopy-small \
+	@$(BIN)/canopus train canopy --backbone earthpt-small --fresh-head --dropout 0.1 --hidden 128 --reach 7 --members 2 --places 437 --steps 15222 --batch 24 --name canopy-small \
 	    --warehouse $(WEIGHTS)/warehouse
 	@$(BIN)/canopus train profiles --name profiles-small --warehouse $(WEIGHTS)/warehouse
 	@$(BIN)/canopus train features --name galaxy-features-small --warehouse $(WEIGHTS)/warehouse

@@ -338,7 +338,10 @@ def train_canopy(
     hidden: Annotated[int, typer.Option(help="Width of a new head.")] = 64,
     reach: Annotated[int, typer.Option(help="Pixels to each side that a new head sees.")] = 5,
     dropout: Annotated[float, typer.Option(help="Of a new head; 0.1 where labels are many.")] = 0.4,
-    members: Annotated[int, typer.Option(help="Networks that a new head averages.")] = 1,
+    members: Annotated[
+        int | None,
+        typer.Option(help="Networks that a new head averages, by default one; of a trained head the first so many."),
+    ] = None,
     turns: Annotated[
         int, typer.Option(help="1, 2, 4 or 8 ways of turning and mirroring the ground that a new head averages.")
     ] = 1,

@@ -251,7 +251,9 @@ class TrainCanopyConfig(Settings):
     hidden: int = Field(64, ge=4, description="width of a new head")
     reach: int = Field(5, ge=0, le=16, description="pixels to each side that a new head sees")
     dropout: float = Field(0.4, ge=0, lt=1, description="of a new head; 0.1 where labels are many")
-    members: int = Field(1, ge=1, le=16, description="networks that a new head averages")
+    members: int | None = Field(
+        None, ge=1, le=16, description="networks that a new head averages, by default one; of a trained one the first"
+    )
     turns: Literal[1, 2, 4, 8] = Field(1, description="ways of turning and mirroring the ground that it averages")
     rank: int = Field(4, ge=1, description="of lora")
     steps: int = Field(600, ge=1, description="updates at most")

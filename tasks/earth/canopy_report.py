@@ -56,7 +56,7 @@ def _facts(training: Mapping[str, Any]) -> list[str]:
         f"labelled pixels: {pixels}; {training['doubted']:,} outside of polygons left to the head",
         f"{training['looks']:,} looks, {training['flops']:.3g} operations",
     ]
-    if (members := training.get("settings", {}).get("members", 1)) > 1:
+    if (members := training.get("settings", {}).get("members") or 1) > 1:
         facts.insert(0, f"a head of {members} networks, whose logits are averaged")
     if training["head_from"]:
         facts.insert(0, f"began with the head of {training['head_from']}")

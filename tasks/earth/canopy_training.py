@@ -122,8 +122,10 @@ class HeadChoice:
         Whether to begin with a new head where there is a trained one.
     head : str or None
         A canopy model whose head to begin with, whatever EarthPT it was trained on: all give reflectance of months.
-    months, hidden, reach, dropout, members, turns : int, int, int, float, int, int
+    months, hidden, reach, dropout, turns : int, int, int, float, int
         Of a new head; see `CanopyConfig`.
+    members : int or None
+        Of a new head, None for one; of a trained head the first so many, None for all.
     rank : int
         Of ``lora``.
     steps : int
@@ -150,8 +152,8 @@ class HeadChoice:
     hidden: int = 64
     reach: int = 5
     dropout: float = 0.4
-    members: int = 1
     turns: int = 1
+    members: int | None = None
     rank: int = 4
     steps: int = 600
     batch: int = 8
@@ -290,22 +292,38 @@ def first_model(start: LoadedNetwork, request: CanopyRequest) -> CanopyNet:
     """
     values = tuple(known.value for known in request.classes)
     if isinstance(start.model, CanopyNet) and not request.head.fresh_head:
-        model = CanopyNet(replace(start.model.config, classes=values))
-        state = dict(start.model.state_dict())
+        members = request.head.members or start.model.config.members
+        model = CanopyNet(replace(start.model.config, classes=values, members=members))
+        state = _first_members(start, members)
         for name in [one for one in state if one.startswith("head.") and ".last." in one]:
             state[name] = _reclassed(state[name], start.legend, request.classes)
         model.load_state_dict(state)
         return model
     backbone = _earthpt_of(start)
-    chosen = {
-        name: getattr(request.head, name) for name in ("months", "hidden", "reach", "dropout", "members", "turns")
-    }
+    chosen = {name: getattr(request.head, name) for name in ("months", "hidden", "reach", "dropout", "turns")}
     model = CanopyNet(
-        CanopyConfig(classes=values, **asdict(backbone.config), **chosen),
+        CanopyConfig(classes=values, members=request.head.members or 1, **asdict(backbone.config), **chosen),
         generator=torch.Generator().manual_seed(request.seed),
     )
     model.backbone.load_state_dict(backbone.state_dict())
     return model
+
+
+def _first_members(start: LoadedNetwork, wanted: int) -> dict[str, Tensor]:
+    """Return the weights of a canopy model with the first members of its head."""
+    assert isinstance(start.model, CanopyNet)
+    held, state = start.model.config.members, dict(start.model.state_dict())
+    if wanted == held:
+        return state
+    if wanted > held:
+        raise ConfigurationError(f"--members {wanted}: the head of {start.reference.name} has {held}")
+    own = [f"head.members.{number}." for number in range(wanted)]
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith("head.members.")}
+    kept |= {name: tensor for name, tensor in state.items() if name.startswith(tuple(own))}
+    if wanted > 1:
+        return kept
+    kept = {name.replace(own[0], "head."): tensor for name, tensor in kept.items()}
+    return kept | {"head.sharpness": state["head.sharpness"] * state[f"{own[0]}sharpness"]}
 
 
 def _start_of(root: Location, started: LoadedNetwork, choice: HeadChoice) -> LoadedNetwork:

@@ -146,19 +146,21 @@ def test_where_labels_are_believed_a_new_head_competes_with_the_old_one(place: P
     assert one.training["head_from"].startswith("old/")
 
 
-@pytest.mark.parametrize("members", [1, 2])
-def test_a_head_of_any_members_goes_on_with_fewer_classes(place: Place, tmp_path: Path, members: int) -> None:
+@pytest.mark.parametrize(("members", "asked", "kept"), [(None, None, 1), (2, None, 2), (2, 1, 1)])
+def test_a_head_goes_on_with_fewer_classes_and_all_members_or_the_first(
+    place: Place, tmp_path: Path, members: int | None, asked: int | None, kept: int
+) -> None:
     train_canopy(request_of(place, name="three", head=replace(HEAD, members=members, steps=30)))
     labels = write_raster(tmp_path / "canopy.tif", (landscape() > 0).astype(np.uint8))
     request = request_of(place, name="two-classes", backbone="three", classes=CANOPY_OR_NOT)
     assert request.labelled is not None
     found = train_canopy(
-        replace(request, labelled=replace(request.labelled, labels=labels), head=replace(HEAD, steps=5))
+        replace(request, labelled=replace(request.labelled, labels=labels), head=replace(HEAD, steps=5, members=asked))
     )
     assert found.metrics["classes"]["canopy"]["pr_auc"] > 0.9
     model = load_network(resolve(place.warehouse), "two-classes").model
     assert isinstance(model, CanopyNet)
-    assert len({member.stem.weight.sum().item() for member in model.head.every}) == members
+    assert len({member.stem.weight.sum().item() for member in model.head.every}) == kept
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
