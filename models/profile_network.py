@@ -32,6 +32,7 @@ _UNIT_OF_SHIFT = 0.25
 """Of the half-light radius: what a shift of 1 means to the network."""
 _BRIGHTEST = 12.0
 _AT_ONCE = 16
+"""Rows of cells whose features a core's cache holds."""
 SIGNAL_EDGES = (3.0, 10.0, 30.0, 100.0)
 """S/N of a ring one pixel wide, noise of the sky alone, at which the calibration changes."""
 _LEAST_WIDENING, _MOST_WIDENING = 0.4, 3.0

@@ -33,7 +33,7 @@ LARGEST = 512
 """Pixels of a side that are read as they are."""
 _SIZE_STEP = 32
 _TOGETHER = 16
-"""Galaxies of 256 pixels in three bands that a core's cache holds on their way."""
+"""Galaxies: so many that each call's own cost is spread, so few that arrays of three bands of 256 pixels are kept, not given back."""
 PASSES = 3
 """How often the ellipse is corrected, from a circle on."""
 _LEAST_SIGNAL = 5.0
