@@ -1146,6 +1146,12 @@ def gc(
     *,
     warehouse: Warehouse = "./warehouse",
     older_than: Annotated[float, typer.Option(help="Days; what is younger stays.")] = 7.0,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            help="Also the surveys' raw answers in this folder that were not asked for, e.g. ~/.cache/canopus/sky."
+        ),
+    ] = None,
     delete: Annotated[
         bool, typer.Option("--delete/--dry-run", help="Delete it, or only show it (the default).")
     ] = False,
@@ -1154,7 +1160,7 @@ def gc(
     """Clear old states of cubes that no product was made from, and what killed runs left behind."""
     from flows.plan import sweep
 
-    print_plan(sweep(warehouse, days=older_than, delete=delete), as_json=as_json)
+    print_plan(sweep(warehouse, days=older_than, delete=delete, cache=cache), as_json=as_json)
 
 
 @app.command(epilog="Example: canopus up --warehouse ./warehouse --port 4200")

@@ -133,8 +133,10 @@ def describe_pipeline(config: PipelineConfig) -> dict[str, Any]:
     return {**steps, "lines": lines}
 
 
-def sweep(url: str, *, days: float, delete: bool) -> dict[str, Any]:
+def sweep(url: str, *, days: float, delete: bool, cache: str | None = None) -> dict[str, Any]:
     """Return what nothing refers to any more and is older than some days, having deleted it if asked to.
+
+    With the folder of a cache, also the services' answers that were not asked for in that time.
 
     Raises
     ------
@@ -157,7 +159,14 @@ def sweep(url: str, *, days: float, delete: bool) -> dict[str, Any]:
     lines += [f"{folder}: left behind by a killed run, {verb}" for folder in folders]
     if delete:
         lines.append(f"{sum(cube.bytes for cube in cubes) / 1e6:.1f} MB of cubes freed")
-    return {"deleted": delete, "cubes": [asdict(cube) for cube in cubes], "folders": folders, "lines": lines}
+    found = {"deleted": delete, "cubes": [asdict(cube) for cube in cubes], "folders": folders, "lines": lines}
+    if cache is not None:
+        from tasks.sky.answers import prune_answers
+
+        pruned = prune_answers(Path(cache).expanduser(), limit, delete=delete)
+        lines.append(f"{pruned.folder}: {pruned.answers:,} answers of {pruned.bytes / 1e6:,.1f} MB {verb}")
+        found["cache"] = asdict(pruned)
+    return found
 
 
 def describe_warehouse(url: str) -> dict[str, Any]:

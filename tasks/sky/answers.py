@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import tempfile
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +16,9 @@ from tasks.errors import ConfigurationError, SourceRejected, SourceUnavailable
 from tasks.limits import HttpLimits, TransferCount
 from tasks.ranges import HttpFile, PassingError
 from tasks.sky.fits_images import check_fits
+
+_ANSWER = re.compile(r"[0-9a-f]{64}\.fits|\..*\.part")
+"""Names of answers, and of those that a killed run was writing."""
 
 
 def default_cache() -> Path:
@@ -53,6 +60,8 @@ class Answers:
             return _local(Path(url))
         kept = self._kept(url)
         if kept.is_file() and not check_fits(body := kept.read_bytes(), downloaded=True):
+            with contextlib.suppress(OSError):
+                os.utime(kept)  # what is still asked for is not pruned
             return body
         body = HttpFile(url, self.limits, deadline=deadline, count=self.count).fetch_whole(accept=_whole)
         self._keep(kept, body)
@@ -71,6 +80,38 @@ class Answers:
             os.replace(name, path)
         except OSError as error:
             raise ConfigurationError(f"the cache {self.cache} cannot be written: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Answers of a cache that nobody has asked for since: how many, and their bytes."""
+
+    folder: str
+    answers: int
+    bytes: int
+
+
+def prune_answers(folder: Path, limit: datetime, *, delete: bool) -> Pruned:
+    """Return what of a cache was last asked for before a time, having deleted it if asked to; other files are left alone.
+
+    Parameters
+    ----------
+    folder : Path
+        Of raw answers; nothing is there where it does not exist.
+    limit : datetime
+        With its zone.
+    delete : bool
+    """
+    count, size = 0, 0
+    for path in sorted(folder.rglob("*")):
+        if not _ANSWER.fullmatch(path.name) or path.is_symlink() or not path.is_file():
+            continue
+        facts = path.stat()
+        if facts.st_mtime < limit.timestamp():
+            count, size = count + 1, size + facts.st_size
+            if delete:
+                path.unlink(missing_ok=True)
+    return Pruned(str(folder), count, size)
 
 
 def _whole(body: bytes) -> None:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from sky_files import fits_bytes, noise
 
 from tasks.errors import ConfigurationError, SourceRejected, SourceUnavailable
 from tasks.limits import HttpLimits
-from tasks.sky.answers import Answers, default_cache
+from tasks.sky.answers import Answers, default_cache, prune_answers
 
 LIMITS = HttpLimits(attempts=4, backoff_s=0.02, backoff_max_s=0.1, requests_per_s=10_000, concurrent=3)
 BODY = fits_bytes(noise((3, 40, 40)), {"BANDS": "grz"})
@@ -150,3 +151,19 @@ def test_a_path_is_read_as_it_is_and_not_kept(tmp_path: Path) -> None:
         answers.fits(str(tmp_path / "b.fits"))
     assert missing.value.reason == "missing-asset"
     assert not (tmp_path / "cache").exists()
+
+
+def test_answers_that_nobody_asked_for_are_pruned_and_other_files_are_not(tmp_path: Path) -> None:
+    digest = "ab" * 32
+    old, young, other = (tmp_path / "ab" / name for name in (f"{digest}.fits", f"{digest[::-1]}.fits", "mine.fits"))
+    old.parent.mkdir()
+    for path in (old, young, other):
+        path.write_bytes(b"12345")
+    for path in (old, other):
+        os.utime(path, (1e9, 1e9))
+    limit = datetime.now(UTC) - timedelta(days=1)
+    shown = prune_answers(tmp_path, limit, delete=False)
+    assert (shown.answers, shown.bytes, old.exists()) == (1, 5, True)
+    assert prune_answers(tmp_path, limit, delete=True) == shown
+    assert (old.exists(), young.exists(), other.exists()) == (False, True, True)
+    assert prune_answers(tmp_path / "nowhere", limit, delete=True).answers == 0
