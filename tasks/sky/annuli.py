@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tasks.sky.ellipses import Ellipses
+from tasks.sky.ellipses import Ellipses, filled
 from tasks.sky.noise import robust_scatter
 
 _SPLINE_WITHIN = 12.0
@@ -74,13 +74,13 @@ def measure_annuli(
     Samples lie evenly in area: about one per pixel, more where the annulus is small. Near the middle a cubic spline
     reads between pixels, since straight lines would cut the peak; farther out, straight lines do.
     """
-    filled = _filled(image, good)
+    whole = filled(image, good)
     reach = min(_SPLINE_WITHIN, float(edges[-1]))
     window = _window(ellipses.x, ellipses.y, 2 * reach + 8, image.shape)
-    spline = ndimage.spline_filter(filled[window], order=3)
+    spline = ndimage.spline_filter(whole[window], order=3)
     columns = [
         _measure(
-            filled, good, variance, spline=spline, window=window, ellipses=ellipses, index=index, edges=edges,
+            whole, good, variance, spline=spline, window=window, ellipses=ellipses, index=index, edges=edges,
         )
         for index in range(ellipses.radius.size)
     ]  # fmt: skip
@@ -89,7 +89,7 @@ def measure_annuli(
 
 
 def _measure(
-    filled: NDArray[np.float64],
+    whole: NDArray[np.float64],
     good: NDArray[np.bool_],
     variance: NDArray[np.floating],
     *,
@@ -106,7 +106,7 @@ def _measure(
     flat, angle = float(ellipses.ellipticity[index]), float(ellipses.angle[index])
     x, y = _places(inner, outer, flat, angle)
     x, y = x + ellipses.x + ellipses.drift[index, 0], y + ellipses.y + ellipses.drift[index, 1]
-    rows, columns = filled.shape
+    rows, columns = whole.shape
     inside = (x > -_HALF) & (x < columns - _HALF) & (y > -_HALF) & (y < rows - _HALF)
     nearest = np.clip(np.rint(y), 0, rows - 1).astype(int), np.clip(np.rint(x), 0, columns - 1).astype(int)
     own = inside & good[nearest]
@@ -116,7 +116,7 @@ def _measure(
         places = np.stack([y[own] - window[0].start, x[own] - window[1].start])
         values = ndimage.map_coordinates(spline, places, order=3, prefilter=False, mode="nearest")
     else:
-        values = ndimage.map_coordinates(filled, np.stack([y[own], x[own]]), order=1, mode="nearest")
+        values = ndimage.map_coordinates(whole, np.stack([y[own], x[own]]), order=1, mode="nearest")
     noise = variance[nearest][own]
     values, noise = _clipped(values, noise)
     area = np.pi * (1 - flat) * (outer**2 - inner**2)
@@ -147,14 +147,6 @@ def _clipped(
     scatter = max(robust_scatter(values), math.sqrt(float(noise.mean())))
     kept = np.abs(values - np.median(values)) <= _CLIP * scatter
     return values[kept], noise[kept]
-
-
-def _filled(image: NDArray[np.floating], good: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the image with each hole given its nearest good pixel, so that no interpolation reads what is masked."""
-    if good.all() or not good.any():
-        return np.where(np.isfinite(image), image, 0.0).astype(float)
-    near = ndimage.distance_transform_edt(~good, return_distances=False, return_indices=True)
-    return np.asarray(image[tuple(near)], dtype=float)
 
 
 def _window(x: float, y: float, half: float, shape: tuple[int, ...]) -> tuple[slice, slice]:

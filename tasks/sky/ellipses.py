@@ -24,13 +24,16 @@ _DAMPING, _DAMPING_ROUNDS = 0.8, 12
 """Share of each correction at first, and after how many rounds it is half of that: noise makes full steps go round in circles."""
 _STIFFNESS = 0.05
 """By how much the shape may change from one radius to the next, 10 % farther out, where the data say nothing."""
-_GIVES_FROM = 0.6
+_GIVES_FROM = 0.55
 """Change between neighbours, in units of what their tie allows, from which on the tie gives."""
 _FLATTEST = 0.95
 _LARGEST_DOUBT = 0.3
 """Error of a shape from which on it counts for nothing: the flat middle of a galaxy has no isophotes to fit."""
 _FEWEST_SHARE = 0.4
-_SMOOTHING_SHARE = 0.03
+_SMOOTHING_SHARE = 0.025
+_FIRST_SMOOTHING = 0.4
+_FINER, _REACH = 3, 1.5
+"""Points of a pixel between which the middle of an image is straight, and how far it goes, in ellipses read from it."""
 _SMOOTHED_GOOD = 0.8
 _ALL_GOOD = 0.999
 _CENTRE_STIFFNESS = 0.05
@@ -95,21 +98,61 @@ class Layers:
         Valid and the object's own; in smoothed ones, what most of the smoothing's weight is on.
     widths : tuple of float
         Standard deviations of the smoothing, pixels; the first is 0.
+    middle : Middle
+        Of the first of them.
     """
 
     images: tuple[NDArray[np.float64], ...]
     good: tuple[NDArray[np.bool_], ...]
     widths: tuple[float, ...]
+    middle: Middle
 
     def layer_for(self, radius: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return which image serves each radius."""
         return np.searchsorted(np.array(self.widths), _SMOOTHING_SHARE * radius, side="right") - 1
 
 
-def smooth_layers(image: NDArray[np.floating], good: NDArray[np.bool_], largest_radius: float) -> Layers:
-    """Return an image and its smoothings, wide enough for ellipses of up to the largest radius."""
+@dataclass(frozen=True)
+class Middle:
+    """The middle of an image between its pixels: straight lines from one to the next would flatten small ellipses too little.
+
+    Parameters
+    ----------
+    values : ndarray, shape (y, x)
+        A cubic spline on a grid `_FINER` times as fine; holes have their nearest good pixel's value.
+    x, y : int
+        Pixel of the first one.
+    """
+
+    values: NDArray[np.float64]
+    x: int
+    y: int
+
+    @classmethod
+    def of(cls, image: NDArray[np.floating], good: NDArray[np.bool_], *, x: float, y: float) -> Middle:
+        """Return the middle about a place, as wide as ellipses that are read from the image as it is may reach."""
+        half = math.ceil(_REACH * _FIRST_SMOOTHING / _SMOOTHING_SHARE)
+        low = max(int(y) - half, 0), max(int(x) - half, 0)
+        window = slice(low[0], int(y) + half + 1), slice(low[1], int(x) + half + 1)
+        spline = ndimage.spline_filter(filled(image[window], good[window]), order=3)
+        rows, columns = (np.arange((side - 1) * _FINER + 1) / _FINER for side in spline.shape)
+        places = np.stack(np.meshgrid(rows, columns, indexing="ij"))
+        return cls(ndimage.map_coordinates(spline, places, order=3, prefilter=False, mode="nearest"), low[1], low[0])
+
+    def read(self, places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return values at places (y, x) of the image, and which of them lie within."""
+        inner = (places - np.array([self.y, self.x])[:, None, None]) * _FINER
+        last = np.array(self.values.shape)[:, None, None] - 1
+        inside = ((inner >= 0) & (inner <= last)).all(axis=0)
+        return ndimage.map_coordinates(self.values, inner, order=1, mode="nearest"), inside
+
+
+def smooth_layers(
+    image: NDArray[np.floating], good: NDArray[np.bool_], largest_radius: float, *, x: float, y: float
+) -> Layers:
+    """Return an image and its smoothings, wide enough for ellipses of up to the largest radius about a place."""
     images, masks, widths = [np.where(good, image, 0.0).astype(float)], [good], [0.0]
-    width = 1.0
+    width = _FIRST_SMOOTHING
     while width <= _SMOOTHING_SHARE * largest_radius:
         weight = ndimage.gaussian_filter(good.astype(np.float32), width)
         total = ndimage.gaussian_filter(images[0].astype(np.float32), width)
@@ -117,7 +160,15 @@ def smooth_layers(image: NDArray[np.floating], good: NDArray[np.bool_], largest_
         masks.append(weight > _SMOOTHED_GOOD)
         widths.append(width)
         width *= 2
-    return Layers(tuple(images), tuple(masks), tuple(widths))
+    return Layers(tuple(images), tuple(masks), tuple(widths), Middle.of(images[0], good, x=x, y=y))
+
+
+def filled(image: NDArray[np.floating], good: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the image with each hole given its nearest good pixel, so that no interpolation reads what is masked."""
+    if good.all() or not good.any():
+        return np.where(np.isfinite(image), image, 0.0).astype(float)
+    near = ndimage.distance_transform_edt(~good, return_distances=False, return_indices=True)
+    return np.asarray(image[tuple(near)], dtype=float)
 
 
 def moment_shape(labels: NDArray[np.int32], x: float, y: float) -> NDArray[np.float64]:
@@ -210,10 +261,14 @@ def _along(
     for index in np.unique(layer):
         rows = layer == index
         places = np.stack([y[rows], x[rows]])
-        values[rows] = ndimage.map_coordinates(layers.images[index], places, order=1, mode="nearest")
         # all that a value is interpolated from must be good: straight lines from a hole's zeros bend the ellipse
         held = layers.good[index].view(np.uint8)
         good[rows] = ndimage.map_coordinates(held, places, np.float32, order=1, mode="constant") > _ALL_GOOD
+        if index == 0:
+            values[rows], inside = layers.middle.read(places)
+            good[rows] &= inside
+        else:
+            values[rows] = ndimage.map_coordinates(layers.images[index], places, order=1, mode="nearest")
     return values, good
 
 

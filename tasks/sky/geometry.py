@@ -77,7 +77,7 @@ def fit_geometry(cutout: Cutout, plane: BandPlane, *, deadline: float) -> Geomet
     moments = Ellipses(
         x, y, np.zeros((radius.size, 2)), radius, np.tile(shape, (radius.size, 1)), np.zeros(radius.size)
     )
-    layers = smooth_layers(plane.image, plane.good, last)
+    layers = smooth_layers(plane.image, plane.good, last, x=x, y=y)
     for start, flag in ((moments, ObjectFlag(0)), (replace(moments, shape=0 * moments.shape), ObjectFlag.RESTARTED)):
         if time.monotonic() > deadline:
             flags |= ObjectFlag.TIME_LIMIT

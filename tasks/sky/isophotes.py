@@ -33,10 +33,13 @@ class IsophoteMethod:
         One ellipse, the outer isophotes', at all radii.
     step : float
         Ratio of neighbouring radii.
+    first_pixels : float
+        The smallest of them, so that profiles can be measured at the radii of another one's table.
     """
 
     fixed_geometry: bool = False
     step: float = _STEP
+    first_pixels: float = _FIRST_PIXELS
     name: str = "isophote"
 
     def measure(self, cutout: Cutout, *, time_limit_s: float) -> tuple[Profile, ...]:
@@ -84,4 +87,4 @@ class IsophoteMethod:
         rows, columns = cutout.shape
         ellipses = geometry.ellipses
         corner = max(math.hypot(x - ellipses.x, y - ellipses.y) for x in (0, columns - 1) for y in (0, rows - 1))
-        return annulus_edges(_FIRST_PIXELS, max(min(_MEASURE_TO * geometry.extent, corner), 3.0), self.step)
+        return annulus_edges(self.first_pixels, max(min(_MEASURE_TO * geometry.extent, corner), 3.0), self.step)

@@ -15,7 +15,7 @@ from sky_cases import exponential_disc
 
 from storage.cutouts import TARGET
 from tasks.sky.annuli import annulus_edges, measure_annuli
-from tasks.sky.ellipses import Ellipses, fit_ellipses, moment_shape, smooth_layers
+from tasks.sky.ellipses import Ellipses, Middle, fit_ellipses, moment_shape, smooth_layers
 
 SHAPE = (128, 128)
 RADIUS = 3.0 * 1.1 ** np.arange(30)
@@ -27,7 +27,7 @@ def circles(x: float, y: float, radius: NDArray[np.float64] = RADIUS) -> Ellipse
 
 def fitted(image: NDArray[np.float64], start: Ellipses, good: NDArray[np.bool_] | None = None) -> Ellipses:
     good = np.ones(image.shape, dtype=bool) if good is None else good
-    return fit_ellipses(smooth_layers(image, good, float(start.radius[-1])), start)
+    return fit_ellipses(smooth_layers(image, good, float(start.radius[-1]), x=start.x, y=start.y), start)
 
 
 def apart(angle: NDArray[np.float64], other: float) -> NDArray[np.float64]:
@@ -156,11 +156,29 @@ def test_a_patch_of_few_pixels_has_no_shape() -> None:
 
 def test_layers_grow_with_the_radius_they_serve() -> None:
     good = np.ones(SHAPE, dtype=bool)
-    layers = smooth_layers(np.ones(SHAPE), good, 140.0)
-    assert layers.widths == (0.0, 1.0, 2.0, 4.0)
-    assert layers.layer_for(np.array([3.0, 40.0, 70.0, 139.0])).tolist() == [0, 1, 2, 3]
+    layers = smooth_layers(np.ones(SHAPE), good, 140.0, x=64.0, y=64.0)
+    assert layers.widths == pytest.approx((0.0, 0.4, 0.8, 1.6, 3.2))
+    assert layers.layer_for(np.array([3.0, 20.0, 40.0, 70.0, 139.0])).tolist() == [0, 1, 2, 3, 4]
     # smoothing fills from what is good: a constant stays one up to the edge and into a hole
     good[:64] = False
-    filled = smooth_layers(np.where(good, 1.0, 99.0), good, 140.0)
-    assert filled.images[2][62:] == pytest.approx(1.0, abs=1e-5)
-    assert not filled.good[2][:62].any()
+    filled = smooth_layers(np.where(good, 1.0, 99.0), good, 140.0, x=64.0, y=64.0)
+    assert filled.images[3][62:] == pytest.approx(1.0, abs=1e-5)
+    assert not filled.good[3][:62].any()
+
+
+def test_small_ellipses_are_read_between_pixels_without_flattening_them() -> None:
+    """A disc whose isophotes are a few pixels wide: straight lines between pixels make it rounder by some hundredths."""
+    rows, columns = np.mgrid[:64, :64] - 31.3
+    radius = np.hypot(columns, rows / 0.5)
+    found = fitted(np.exp(-radius / 3.0), circles(31.3, 31.3, 3.0 * 1.1 ** np.arange(14)))
+    assert found.ellipticity == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_middle_of_an_image_is_what_it_was_made_from_and_nothing_lies_beyond_it() -> None:
+    rows, columns = np.mgrid[:50, :70].astype(float)
+    image = np.sin(rows / 4) + np.cos(columns / 5)
+    middle = Middle.of(image, np.ones(image.shape, dtype=bool), x=60.0, y=20.0)
+    places = np.stack([np.array([[20.0, 21.5, 0.0, 20.0]]), np.array([[60.0, 58.25, 20.0, 71.0]])])
+    values, inside = middle.read(places)
+    assert inside.tolist() == [[True, True, False, False]]
+    assert values[0, :2] == pytest.approx(np.sin(places[0, 0, :2] / 4) + np.cos(places[1, 0, :2] / 5), abs=2e-3)
