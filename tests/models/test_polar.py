@@ -11,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.polar import ANGLES, RADII, Ellipses, Images, Polar, Pyramid, Sky, find_centres, measure_sky, turned
+from models.polar import (
+    ANGLES,
+    RADII,
+    Ellipses,
+    Images,
+    Polar,
+    Pyramid,
+    Sky,
+    find_centres,
+    measure_sky,
+    nan_median,
+    turned,
+)
 
 SIDE = 128
 
@@ -159,6 +171,30 @@ def test_noise_is_measured_where_no_inverse_variance_is_given() -> None:
     )
     assert float(images.sigma) == pytest.approx(0.02, rel=0.05)
     assert images.weight.all()
+
+
+def test_what_is_not_finite_or_has_no_inverse_variance_is_no_data_and_changes_nothing_beside_it() -> None:
+    generator = torch.Generator().manual_seed(8)
+    flux, ivar = torch.randn(1, 2, 64, 64, generator=generator), torch.full((1, 2, 64, 64), 4.0)
+    valid, size = torch.ones_like(flux, dtype=torch.bool), torch.tensor([[64, 64]])
+    spoilt, without = flux.clone(), ivar.clone()
+    spoilt[0, 0, 3, 5], spoilt[0, 1, 9, 9], without[0, 1, 20, 21] = torch.nan, torch.inf, 0.0
+    clean, found = (
+        Images.of(light, known, valid, shape=size, fwhm=torch.full((1, 2), 4.0))
+        for light, known in ((flux, ivar), (spoilt, without))
+    )
+    gone = found.weight == 0
+    assert gone.nonzero().tolist() == [[0, 0, 3, 5], [0, 1, 9, 9], [0, 1, 20, 21]]
+    assert torch.equal(found.flux, torch.where(gone, 0.0, clean.flux))
+    assert torch.equal(clean.flux, 2 * flux)
+
+
+def test_the_median_of_what_is_known_is_that_of_torch() -> None:
+    generator = torch.Generator().manual_seed(9)
+    values = torch.randn(6, 5, 33, generator=generator)
+    values[torch.rand(values.shape, generator=generator) < 0.4] = torch.nan
+    values[0, 0], values[1, 0, 1:] = torch.nan, torch.nan
+    assert torch.equal(nan_median(values).nan_to_num(7.0), values.nanmedian(dim=-1).values.nan_to_num(7.0))
 
 
 def test_what_is_read_between_pixels_of_a_halved_image_is_straight_and_beyond_it_there_is_nothing() -> None:
