@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from flows.console import USAGE, Dask, Json, Warehouse, bars, follow, print_plan, say, stated, stop
 
 NO_LIMIT = float("inf")
+_SETTINGS = {"time_limit": "time_limit_s", "merge_radius": "merge_radius_arcsec"}
+"""Settings that are named otherwise than their options."""
+_OF_THE_COMMAND = ("dry_run", "as_json")
 _SILENT = "Files and lists that do not say"
 _ASKED = "Images and services"
 _RUN = "The run and its product"
@@ -152,41 +155,19 @@ def profiles(
     as_json: Json = False,
 ) -> None:
     """Measure the surface-brightness profile of every galaxy of a list, and publish them."""
+    given = {
+        _SETTINGS.get(option, option): value for option, value in locals().items() if option not in _OF_THE_COMMAND
+    }
+    _extract(given, dry_run=dry_run, as_json=as_json)
+
+
+def _extract(given: dict[str, Any], *, dry_run: bool, as_json: bool) -> None:
+    """Run the flow with the settings that were given, or say what it would do."""
     from flows.config import make_config
     from flows.config_sky import ProfilesConfig
     from flows.runtime import configure_prefect
     from tasks.sky.methods import Weights, open_method, require_sky_extra
 
-    given = {
-        "targets": targets,
-        "source": source,
-        "bands": bands,
-        "warehouse": warehouse,
-        "method": method,
-        "geometry": geometry,
-        "model": model,
-        "training_mode": training_mode,
-        "members": members,
-        "columns": columns,
-        "ebv_map": ebv_map,
-        "size_pixels": size_pixels,
-        "size_arcsec": size_arcsec,
-        "pixel_scale": pixel_scale,
-        "zero_point": zero_point,
-        "max_empty_share": max_empty_share,
-        "psf": psf,
-        "viewer_url": viewer_url,
-        "cache": cache,
-        "batch_size": batch_size,
-        "time_limit_s": time_limit,
-        "merge_radius_arcsec": merge_radius,
-        "workers": workers,
-        "pages": pages,
-        "refresh": refresh,
-        "collection": collection,
-        "title": title,
-        "dask": dask,
-    }
     config = make_config(ProfilesConfig, stated(given))
     require_sky_extra()
     weights = Weights(config.warehouse, config.model or "", config.training_mode, config.members)
@@ -196,7 +177,7 @@ def profiles(
 
         print_plan(describe_extraction(config), as_json=as_json)
         return
-    configure_prefect(warehouse)
+    configure_prefect(config.warehouse)
     from flows.profiles import extract_profiles
 
     follow(extract_profiles, config, as_json=as_json)
