@@ -21,14 +21,13 @@ from models.canopy import CanopyConfig, CanopyNet
 from models.indices import BANDS
 from storage.classes import NO_CANOPY, LandClass
 from storage.location import Location
-from storage.manifest import content_hash
 from tasks.earth.canopy_cells import TRAIN, VALIDATION, Cell, Progress
 from tasks.earth.canopy_features import grid_features
 from tasks.earth.prior.places import GeneratedPlace, draw_place
 from tasks.earth.series_batches import device_of
+from tasks.pools import missing_pieces, pool_folder
 from tasks.side_by_side import side_by_side
 
-POOLS = "pools"
 PLACE = 160
 """Pixels on a side of a generated place."""
 _VERSION = 2
@@ -135,9 +134,9 @@ def place_cells(
         "pixels": PLACE,
         "version": _VERSION,
     }
-    folder = warehouse / POOLS / f"places-{content_hash(told)[:12]}"
-    held = set(folder.list_names())
-    missing = [number for number in range(places) if _name(number) not in held]
+    folder = pool_folder(warehouse, "places", told)
+    numbers = {_name(number): number for number in range(places)}
+    missing = [numbers[name] for name in missing_pieces(folder, tuple(numbers))]
     if device_of(model).type == "cpu":
         kept = _read_apart(folder, model.config, weights, missing, processes)
     else:

@@ -16,8 +16,9 @@ from storage.location import Location, resolve
 from tasks.earth import canopy_places
 from tasks.earth.canopy_cells import TRAIN, VALIDATION, Cell
 from tasks.earth.canopy_features import grid_features
-from tasks.earth.canopy_places import POOLS, ReadPlace, _read_here, cells_of_place, place_cells, read_place
+from tasks.earth.canopy_places import ReadPlace, _read_here, cells_of_place, place_cells, read_place
 from tasks.earth.prior.places import draw_place
+from tasks.pools import POOLS
 
 CONFIG = CanopyConfig(layers=1, heads=2, width=8, pointers=2, months=1, hidden=8, reach=1)
 PIXELS = 32
