@@ -21,8 +21,12 @@ def make_model(block_size: int | None) -> Autoregressive:
     core = TransformerConfig(layers=2, heads=3, width=WIDTH)
     model = Autoregressive(core, embed=embed, head=nn.Linear(WIDTH, CHANNELS), block_size=block_size)
     draw = torch.Generator().manual_seed(5)
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, 0, 0.25, generator=draw) if parameter.dim() == 2 else None
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2:
+            nn.init.normal_(parameter, 0, 0.25, generator=draw)
+        elif name.endswith("bias"):
+            # by the same generator: nothing may depend on what other tests drew before
+            nn.init.uniform_(parameter, -0.25, 0.25, generator=draw)
     return model.eval().requires_grad_(False)
 
 
