@@ -374,8 +374,8 @@ class CoverLevels(nn.Module):
         super().__init__()
         count = len(COVER_EDGES) + 1
         self.members = nn.ModuleList([nn.Conv2d(config.hidden, count, 1) for _ in range(config.members)])
-        for member in self.members:
-            nn.init.zeros_(cast(nn.Conv2d, member).weight)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
 
     def loss(self, hidden: Tensor, cover: Tensor, *, member: int) -> Tensor:
         """Return the weighted cross-entropy of levels (N, y, x) where they are known."""

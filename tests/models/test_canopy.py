@@ -173,11 +173,8 @@ def test_cover_is_learned_beside_the_classes_where_it_is_known() -> None:
     plain = model.loss(LabelledGrid(grid, labels), levels=levels).item()
     unknown = LabelledGrid(grid, labels, torch.full((1, 2, 2), UNKNOWN))
     assert model.loss(unknown, levels=levels).item() == pytest.approx(plain, rel=1e-6)
-    with torch.no_grad():
-        bias = levels.members[0].bias
-        bias.zero_()
     told = LabelledGrid(grid, labels, cover_levels(torch.tensor([[[0, 50], [100, 7]]])))
-    # nothing is known of the levels yet: log of their number, at half the weight of the classes
+    # nothing is known of the levels yet, and nothing was drawn: log of their number, at half the weight of the classes
     assert model.loss(told, levels=levels).item() == pytest.approx(plain + 0.5 * math.log(8), rel=1e-5)
 
 
