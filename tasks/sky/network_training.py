@@ -24,14 +24,13 @@ from tasks.earth.processes import Team, team
 from tasks.earth.series_batches import device_of
 from tasks.earth.training_run import Trained, as_it_was, find_or_start, finished
 from tasks.errors import ConfigurationError
+from tasks.pools import POOLS
 from tasks.sky.network_calibration import calibrate
 from tasks.sky.network_pool import GALAXIES, Pool, PooledProfiles, Shard, gather
 from tasks.sky.network_profiles import KIND
 from tasks.sky.network_real import read_real
 from tasks.sky.training_pieces import Piece, Progress, TrainingInPieces
 
-POOLS = "pools/profiles"
-"""Folder of drawn galaxies in a warehouse on disk."""
 _OTHER_SEED = 1_000_003
 """Between the seed of what is trained on and of what is held out."""
 _CALIBRATION_SEED = 2_000_003
@@ -140,7 +139,7 @@ def _train(
     on_progress: Progress | None,
 ) -> Trained:
     assert root.local_path is not None
-    folder = Path(root.local_path) / POOLS
+    folder = Path(root.local_path) / POOLS / "profiles"
     held_out = held_out_examples(Pool(folder, request.seed + _OTHER_SEED, request.shard_size).shard(0))
     batches = PooledProfiles(
         Pool(folder, request.seed, request.shard_size),

@@ -163,13 +163,7 @@ def open_series_pool(
             on_progress("series", done, len(names), f"{done:,} of {len(names):,} pieces drawn")
 
     draw_missing(folder, names, partial(_draw_piece, folder, choice), processes=processes, on_done=tell)
-    pieces = [_Piece.from_bytes(folder.read_bytes(name)) for name in names]
-    return SeriesPool(
-        *(
-            torch.from_numpy(np.concatenate([getattr(one, part) for one in pieces]))
-            for part in ("values", "day", "looks")
-        )
-    )
+    return _pool_of([_Piece.from_bytes(folder.read_bytes(name)) for name in names])
 
 
 @dataclass(frozen=True)
@@ -190,14 +184,15 @@ class _Piece:
         with np.load(io.BytesIO(content), allow_pickle=False) as found:
             return cls(found["values"], found["day"], found["looks"])
 
+    @classmethod
+    def joined(cls, pieces: Sequence[_Piece]) -> _Piece:
+        parts = ([getattr(one, name) for one in pieces] for name in ("values", "day", "looks"))
+        return cls(*(np.concatenate(part) for part in parts))
 
-def _joined(pieces: Sequence[_Piece]) -> SeriesPool:
-    return SeriesPool(
-        *(
-            torch.from_numpy(np.concatenate([getattr(one, part) for one in pieces]))
-            for part in ("values", "day", "looks")
-        )
-    )
+
+def _pool_of(pieces: Sequence[_Piece]) -> SeriesPool:
+    whole = _Piece.joined(pieces)
+    return SeriesPool(*(torch.from_numpy(part) for part in (whole.values, whole.day, whole.looks)))
 
 
 def _draw_piece(folder: Location, choice: PoolChoice, name: str) -> None:
@@ -212,7 +207,7 @@ def _of_prior(choice: PoolChoice, number: int) -> _Piece:
     for position in range(8 * number, 8 * number + 8):
         drawn = draw_series(PriorConfig(looks=choice.looks, series=size, seed=choice.seed), position)
         parts.append(_packed(drawn.reflectance * _PER_LOOK, drawn.day, drawn.valid.sum(axis=1), choice.looks))
-    return _Piece(*(np.concatenate([getattr(one, part) for one in parts]) for part in ("values", "day", "looks")))
+    return _Piece.joined(parts)
 
 
 def _of_place(choice: PoolChoice, number: int) -> _Piece:
@@ -244,7 +239,7 @@ def held_out_places(places: int, *, looks: int, processes: int | None = None) ->
     drawing = side_by_side(partial(_held_out_place, looks=looks), range(places), processes=processes)
     parts = [part for _, part in sorted(drawing, key=lambda found: found[0])]
     pieces, read = [piece for piece, _ in parts], np.concatenate([read for _, read in parts])
-    pool = _joined(pieces)
+    pool = _pool_of(pieces)
     everything = PoolBatches(pool, len(pool)).of(torch.arange(len(pool)))
     return everything, torch.from_numpy(read)
 
