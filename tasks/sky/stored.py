@@ -13,7 +13,7 @@ from storage.location import Location, resolve
 from storage.sky import SkyReader
 from tasks.errors import ConfigurationError, SourceRejected
 from tasks.sky.source_options import SourceOptions
-from tasks.sky.targets import Target, TargetList, digest_of
+from tasks.sky.targets import Target, TargetList, digest_of, separation_arcsec
 
 KIND = "store:"
 _SAME_ARCSEC = 1.0
@@ -81,8 +81,8 @@ class StoreSource:
         if target.object_id not in self.reader:
             return f"store {self.name} has no object of that id"
         record = self.reader.record(target.object_id)
-        apart = _separation_arcsec(target.ra, target.dec, *(_number(record[name]) for name in ("ra", "dec")))
-        if apart > _SAME_ARCSEC:
+        own = replace(target, ra=_number(record["ra"]), dec=_number(record["dec"]))
+        if (apart := separation_arcsec(target, own)) > _SAME_ARCSEC:
             return f"store {self.name} has an object of that id {apart:,.1f} arcsec away"
         return ""
 
@@ -150,9 +150,3 @@ def _in_bands(cutout: Cutout, wanted: list[int]) -> Cutout:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
-
-
-def _separation_arcsec(ra: float, dec: float, other_ra: float, other_dec: float) -> float:
-    """Return how far two positions lie apart, on the plane between them; NaN where one is not known."""
-    turn = (ra - other_ra + 180.0) % 360.0 - 180.0
-    return 3600.0 * math.hypot(turn * math.cos(math.radians(dec)), dec - other_dec)

@@ -259,13 +259,13 @@ def _merge(rows: Sequence[Row], groups: Sequence[Sequence[int]]) -> tuple[list[T
         names = tuple(dict.fromkeys([name, *(row.identifier for row in members if row.identifier)]))
         if name in taken:
             first = taken[name]
-            away = f"{_separation_arcsec(first, lead):.1f} arcsec away"
+            away = f"{separation_arcsec(first, lead):.1f} arcsec away"
             again += [BadRow(row.number, f"its id {name} is that of row {first.number}, {away}") for row in members]
             continue
         taken[name] = lead
         targets.append(_target(name, names, members))
         if len(members) > 1:
-            far = max(_separation_arcsec(lead, row) for row in members)
+            far = max(separation_arcsec(lead, row) for row in members)
             merged.append(Merged(name, names, tuple(row.number for row in members), far))
     return targets, merged, again
 
@@ -283,6 +283,7 @@ def _target(name: str, names: tuple[str, ...], members: Sequence[Row]) -> Target
     )
 
 
-def _separation_arcsec(a: Row, b: Row) -> float:
+def separation_arcsec(a: Row | Target, b: Row | Target) -> float:
+    """Return how far two positions lie apart, NaN where one is not known."""
     first, second = _unit_vectors(np.array([a.ra, b.ra]), np.array([a.dec, b.dec]))
-    return math.degrees(2.0 * math.asin(min(1.0, float(np.linalg.norm(first - second)) / 2.0))) * 3600.0
+    return math.degrees(2.0 * math.asin(np.minimum(np.linalg.norm(first - second) / 2.0, 1.0))) * 3600.0
